@@ -1,0 +1,110 @@
+//! Sockets, clock and randomness of this node. Nobody else opens a socket or reads a clock.
+//!
+//! One place to exchange for a simulator's. Knows no protocol. The invariant: a [`Moment`] never runs backwards, and no
+//! `Moment` ever leaves the node; what crosses the wire is a remaining duration.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+pub(crate) use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+/// Milliseconds on this node's own monotonic clock. The resolution is that of the kernel's tick (1 to 10 ms).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Moment(pub(crate) u64);
+
+impl Moment {
+    /// Later than every moment that will be read.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
+    pub(crate) fn after(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(duration.as_millis().try_into().unwrap_or(u64::MAX)))
+    }
+
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// `None` for [`NEVER`](Self::NEVER).
+    pub(crate) fn until(self, later: Self) -> Option<Duration> {
+        (later != Self::NEVER).then(|| later.since(self))
+    }
+}
+
+/// The node's clock: the kernel's, or tokio's where a test pauses time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Clock {
+    Kernel,
+    Tokio { origin: tokio::time::Instant },
+}
+
+impl Clock {
+    /// tokio's clock, which tests pause and simulators drive.
+    pub(crate) fn tokio() -> Self {
+        Self::Tokio { origin: tokio::time::Instant::now() }
+    }
+
+    #[inline]
+    pub(crate) fn now(self) -> Moment {
+        match self {
+            Self::Kernel => kernel_now(),
+            Self::Tokio { origin } => Moment(origin.elapsed().as_millis() as u64 + 1),
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[inline]
+fn kernel_now() -> Moment {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
+    Moment(now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn kernel_now() -> Moment {
+    use std::sync::LazyLock;
+    use std::time::Instant;
+    static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+    Moment(ORIGIN.elapsed().as_millis() as u64 + 1)
+}
+
+/// Wall-clock milliseconds since 1970: for incarnations and versions that must grow over a restart, never for lifetimes.
+pub(crate) fn wall_clock_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// A generator of this node's own, seeded by the operating system.
+pub(crate) fn rng() -> SmallRng {
+    SmallRng::from_rng(&mut rand::rng())
+}
+
+/// All addresses of `host:port`, by the system's resolver.
+pub(crate) async fn resolve(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
+    Ok(tokio::net::lookup_host(host_and_port).await?.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_never_runs_backwards_and_keeps_pace() {
+        let (start, wall) = (Clock::Kernel.now(), std::time::Instant::now());
+        let mut last = start;
+        while wall.elapsed() < Duration::from_millis(50) {
+            let now = Clock::Kernel.now();
+            assert!(now >= last);
+            last = now;
+        }
+        assert!(last.since(start) >= Duration::from_millis(30), "{:?}", last.since(start));
+    }
+
+    #[test]
+    fn endless_lifetimes_stay_endless() {
+        assert_eq!(Moment(5).after(Duration::MAX), Moment::NEVER);
+        assert_eq!(Moment(5).until(Moment::NEVER), None);
+        assert_eq!(Moment(5).until(Moment(3)), Some(Duration::ZERO));
+    }
+}

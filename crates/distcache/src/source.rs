@@ -1,0 +1,149 @@
+//! What a user implements: where values come from when the cache does not have them.
+//!
+//! Knows nothing of nodes, keys' owners or expiry rules; it only says what a source may answer. The invariant: whatever a
+//! source does (answer late, fail, panic, hang), the type of its answer survives the way to every caller, also across nodes.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+/// The origin of a keyspace's values: a database, an API, a computation.
+///
+/// The engine calls [`fetch`](Self::fetch) at most once at a time for a key in the whole cluster, from a task of its own: a
+/// caller that gives up does not cancel it. A load that exceeds the keyspace's load timeout is dropped.
+///
+/// ```
+/// use distcache::{DataSource, Fetched, SourceError};
+///
+/// struct Squares;
+///
+/// impl DataSource for Squares {
+///     async fn fetch(&self, key: &str) -> Result<Fetched, SourceError> {
+///         let n: u64 = key.parse().map_err(|_| SourceError::NotFound)?;
+///         Ok(Fetched::new((n * n).to_string()))
+///     }
+/// }
+/// ```
+pub trait DataSource: Send + Sync + 'static {
+    /// Loads one value. `Err(SourceError::NotFound)` is an answer: there is no such key.
+    fn fetch(&self, key: &str) -> impl Future<Output = Result<Fetched, SourceError>> + Send;
+
+    /// Loads several values in one round trip; the answers stand in the order of `keys`, one each.
+    ///
+    /// The default fetches each key by itself, concurrently. A source that can answer a batch at once (SQL `IN`, Redis
+    /// `MGET`) should: a `get_many` of the cluster makes one such call per owner.
+    fn fetch_many(&self, keys: &[&str]) -> impl Future<Output = Vec<Result<Fetched, SourceError>>> + Send {
+        join_all(keys.iter().map(|key| self.fetch(key)))
+    }
+}
+
+/// A value from a source, with what the source knows about its lifetime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    pub(crate) value: Bytes,
+    pub(crate) ttl: Option<Duration>,
+}
+
+impl Fetched {
+    /// A value that lives as long as its keyspace says.
+    pub fn new(value: impl Into<Bytes>) -> Self {
+        Self { value: value.into(), ttl: None }
+    }
+
+    /// A lifetime for this value alone; it wins over the keyspace's. Zero: answer the callers, store nothing.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// The value.
+    pub fn value(&self) -> &Bytes {
+        &self.value
+    }
+}
+
+/// What a source answers instead of a value.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// There is no value under this key. An answer, not a failure.
+    #[error("the source has no such key")]
+    NotFound,
+    /// The source cannot answer now; the same call may succeed later.
+    #[error("the source is unavailable: {0}")]
+    Unavailable(#[source] Cause),
+    /// The source failed for this key; asking again will not help.
+    #[error("the source failed: {0}")]
+    Failed(#[source] Cause),
+}
+
+impl SourceError {
+    /// A passing failure: connection lost, time-out, too many requests.
+    pub fn unavailable(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Unavailable(Cause::new(cause))
+    }
+
+    /// A lasting failure: the row does not parse, the query is wrong.
+    pub fn failed(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Failed(Cause::new(cause))
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+/// The reason behind a failure; shared, since one load may answer thousands of callers.
+///
+/// The original error on the node where it happened, its text on every other node.
+#[derive(Clone)]
+pub struct Cause(Arc<dyn StdError + Send + Sync>);
+
+impl Cause {
+    pub(crate) fn new(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(Arc::from(cause.into()))
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cause({:?})", self.0.to_string())
+    }
+}
+
+impl StdError for Cause {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source()
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// [`DataSource`] without its type: keyspaces of different sources stand in one table.
+pub(crate) trait DynDataSource: Send + Sync {
+    fn fetch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Fetched, SourceError>>;
+    fn fetch_many<'a>(&'a self, keys: &'a [&'a str]) -> BoxFuture<'a, Vec<Result<Fetched, SourceError>>>;
+}
+
+impl<S: DataSource> DynDataSource for S {
+    fn fetch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Fetched, SourceError>> {
+        Box::pin(DataSource::fetch(self, key))
+    }
+
+    fn fetch_many<'a>(&'a self, keys: &'a [&'a str]) -> BoxFuture<'a, Vec<Result<Fetched, SourceError>>> {
+        Box::pin(DataSource::fetch_many(self, keys))
+    }
+}
