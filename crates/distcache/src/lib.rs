@@ -1,5 +1,6 @@
 //! A distributed read-through cache.
 
+mod cluster;
 pub mod discovery;
 mod error;
 mod limits;
@@ -7,6 +8,7 @@ mod net;
 mod source;
 
 pub use bytes::Bytes;
+pub use cluster::{Event, Events, Peer, PeerState};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, Standalone, StaticDiscovery};
 pub use error::{Error, Overload, PeerFailure, StartError, Unreached};
 pub use limits::Limits;
