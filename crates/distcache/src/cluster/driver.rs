@@ -50,7 +50,7 @@ pub(super) enum Input {
     /// Discovery names somebody.
     Seeds(Vec<SocketAddr>),
     /// Another node has asked, and told what it knows.
-    Heard(Knowledge),
+    Heard(Box<Knowledge>),
 }
 
 /// What the driver is made of.
@@ -183,14 +183,14 @@ impl Driver {
         let now = Instant::now();
         match input {
             Input::Seeds(seeds) => self.seeded(seeds, now),
-            Input::Heard(theirs) => self.learn(theirs, now),
+            Input::Heard(theirs) => self.learn(*theirs, now),
         }
     }
 
     fn seeded(&mut self, mut seeds: Vec<SocketAddr>, now: Instant) {
+        seeds.retain(|seed| !self.is_here(*seed));
         let found = if seeds.is_empty() { Seeds::Nobody } else { Seeds::Somebody };
         self.parts.progress.send_if_modified(|progress| std::mem::replace(&mut progress.seeds, found) != found);
-        seeds.retain(|seed| !self.is_here(*seed));
         for seed in seeds.into_iter().sample(&mut self.rng, ANNOUNCED_AT_ONCE_MAX) {
             self.gossip.announce(Identity::unknown(seed), now);
             self.agenda.want(seed, Errand::Seed, now);
@@ -244,10 +244,11 @@ impl Driver {
         match self.parts.members.learn(metadata, now) {
             Learned::Nothing => {}
             Learned::News => self.is_dirty = true,
-            Learned::Outpaced { epoch } => {
+            Learned::Outpaced { epoch } if self.allowance.take(now) => {
                 tracing::info!("the others know this node under a newer epoch; it takes one newer than that");
                 self.gossip.change_identity(self.gossip.identity().outlasting(epoch), now);
             }
+            Learned::Outpaced { .. } => {}
         }
     }
 

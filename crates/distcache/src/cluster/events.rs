@@ -83,9 +83,10 @@ impl Board {
     pub(super) fn publish(&self, view: View, events: Vec<Event>) {
         let sender = self.events.lock();
         self.views.send_replace(Arc::new(view));
+        let Some(sender) = sender.as_ref() else { return };
         for event in events {
             // Nobody listens: nothing is lost, a subscription begins with the view.
-            let _ = sender.as_ref().map(|sender| sender.send(event));
+            let _ = sender.send(event);
         }
     }
 

@@ -42,6 +42,8 @@ const CONFIRM_AGAIN: Duration = Duration::from_millis(200);
 const TOLD_AT_ONCE: usize = 3;
 /// Members that are told of a farewell at once: there will be no second chance.
 const TOLD_OF_FAREWELL: usize = 32;
+/// News is passed on after this, without waiting for the period.
+const NEWS_DELAY: Duration = Duration::from_millis(10);
 const COMPLAINTS_APART: Duration = Duration::from_secs(1);
 
 fn config(members: usize) -> Config {
@@ -96,6 +98,8 @@ pub(super) struct Gossip {
     sized_for: usize,
     /// Set while nobody has answered to this node's newest identity.
     confirm_at: Option<Instant>,
+    /// Set while there is news that has not been passed on.
+    news_at: Option<Instant>,
     complained: Option<Instant>,
 }
 
@@ -110,6 +114,7 @@ impl Gossip {
             changes: VecDeque::new(),
             sized_for: 1,
             confirm_at: None,
+            news_at: None,
             complained: None,
         }
     }
@@ -157,7 +162,7 @@ impl Gossip {
 
     pub(super) fn next_due(&self) -> Option<Instant> {
         let timer = self.timers.peek().map(|Reverse(due)| due.at);
-        timer.into_iter().chain(self.confirm_at).min()
+        timer.into_iter().chain(self.confirm_at).chain(self.news_at).min()
     }
 
     /// Fires what is due. Whatever has been received should be passed in first, or the answers in it come too late.
@@ -167,13 +172,13 @@ impl Gossip {
             let result = self.foca.handle_timer(due.timer, &mut self.runtime);
             self.settle(result, now);
         }
-        if self.confirm_at.is_some_and(|at| at <= now) {
-            self.confirm_at = None;
-            if self.foca.num_members() > 0 {
-                let result = self.foca.gossip(&mut self.runtime);
-                self.settle(result, now);
-                self.confirm(now);
-            }
+        let is_unconfirmed = self.confirm_at.take_if(|at| *at <= now).is_some();
+        if self.news_at.take_if(|at| *at <= now).is_some() || is_unconfirmed {
+            let result = self.foca.gossip(&mut self.runtime);
+            self.settle(result, now);
+        }
+        if is_unconfirmed && self.foca.num_members() > 0 {
+            self.confirm(now);
         }
     }
 
@@ -199,11 +204,16 @@ impl Gossip {
         self.resize(now);
     }
 
+    fn changed(&mut self, change: Change, now: Instant) {
+        self.changes.push_back(change);
+        self.news_at.get_or_insert(now + NEWS_DELAY);
+    }
+
     fn notified(&mut self, notification: OwnedNotification<Identity>, now: Instant) {
         match notification {
-            OwnedNotification::MemberUp(id) => self.changes.push_back(Change::Up(id)),
-            OwnedNotification::MemberDown(id) => self.changes.push_back(Change::Down(id)),
-            OwnedNotification::Rename(_, id) => self.changes.push_back(Change::Renamed(id)),
+            OwnedNotification::MemberUp(id) => self.changed(Change::Up(id), now),
+            OwnedNotification::MemberDown(id) => self.changed(Change::Down(id), now),
+            OwnedNotification::Rename(_, id) => self.changed(Change::Renamed(id), now),
             OwnedNotification::Active => self.confirm_at = None,
             OwnedNotification::Rejoin(_) => {
                 tracing::info!("the others took this node for dead; it comes back");

@@ -86,7 +86,7 @@ pub(super) struct Exchange {
     members_max: usize,
     known: watch::Receiver<Arc<Known>>,
     shared: Arc<dyn SharedState>,
-    strangers: Mutex<HashSet<SocketAddr>>,
+    strangers: Mutex<HashSet<String>>,
 }
 
 impl Exchange {
@@ -112,7 +112,7 @@ impl Exchange {
             self.take_in(wire.receive(FRAME_BYTES_MAX).await?)
         };
         let result = timeout(EXCHANGE_TIMEOUT, asked).await.unwrap_or(Err(ExchangeError::Timeout));
-        result.inspect_err(|error| self.log_stranger(error, addr))
+        result.inspect_err(|error| self.log_stranger(error, addr.to_string()))
     }
 
     /// Answers a node that has connected.
@@ -178,11 +178,11 @@ impl Exchange {
     }
 
     /// Once an address, with both names: a wrong cluster name is a mistake that somebody has to find.
-    fn log_stranger(&self, error: &ExchangeError, addr: SocketAddr) {
+    fn log_stranger(&self, error: &ExchangeError, address: String) {
         let (ExchangeError::OtherCluster(_) | ExchangeError::OtherVersion(_)) = error else { return };
         let mut strangers = self.strangers.lock();
-        if strangers.len() < STRANGERS_MAX && strangers.insert(addr) {
-            tracing::warn!(address = %addr, cluster = self.cluster_name, %error, "a node of another cluster is left alone");
+        if strangers.len() < STRANGERS_MAX && strangers.insert(address.clone()) {
+            tracing::warn!(address, cluster = self.cluster_name, %error, "a node of another cluster is left alone");
         }
     }
 }
@@ -218,10 +218,10 @@ pub(super) async fn serve(
 async fn answer_one(exchange: &Exchange, stream: TcpStream, from: SocketAddr, inputs: &mpsc::Sender<Input>) {
     match exchange.answer(stream).await {
         // The driver has ended: so does this node.
-        Ok(theirs) => drop(inputs.send(Input::Heard(theirs)).await),
+        Ok(theirs) => drop(inputs.send(Input::Heard(Box::new(theirs))).await),
         Err(error) => {
             // Its port changes with every connection.
-            exchange.log_stranger(&error, SocketAddr::new(from.ip(), 0));
+            exchange.log_stranger(&error, from.ip().to_string());
             tracing::debug!(address = %from, %error, "an exchange came to nothing");
         }
     }

@@ -1,6 +1,9 @@
 //! Whole clusters on the loopback, with real sockets. Conditions are awaited with a deadline, never slept for.
 
-use std::collections::{BTreeSet, HashSet};
+mod harness;
+mod timings;
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,189 +19,8 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::discovery::{Discovery, DiscoveryError, StaticDiscovery};
 use crate::net::wall_clock_ms;
-
-/// Generous: the machine may be busy. What is fast is measured elsewhere.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Nodes on different sides of a cut neither exchange datagrams nor connect.
-static CUTS: Mutex<Vec<HashSet<SocketAddr>>> = Mutex::new(Vec::new());
-
-pub(super) fn is_severed(a: SocketAddr, b: SocketAddr) -> bool {
-    CUTS.lock().iter().any(|side| side.contains(&a) != side.contains(&b))
-}
-
-/// A partition that heals when it is dropped. Both sides must belong to the same test.
-struct Cut(HashSet<SocketAddr>);
-
-impl Cut {
-    fn off(nodes: &[&Node]) -> Self {
-        let side: HashSet<_> = nodes.iter().map(|node| node.cluster.gossip_addr()).collect();
-        CUTS.lock().push(side.clone());
-        Self(side)
-    }
-}
-
-impl Drop for Cut {
-    fn drop(&mut self) {
-        CUTS.lock().retain(|side| *side != self.0);
-    }
-}
-
-/// A grow-only set of words.
-#[derive(Default)]
-struct Words(Mutex<BTreeSet<String>>);
-
-impl SharedState for Words {
-    fn export(&self) -> Vec<u8> {
-        self.0.lock().iter().flat_map(|word| [word.as_bytes(), b" "].concat()).collect()
-    }
-    fn merge(&self, bytes: &[u8]) {
-        self.0.lock().extend(String::from_utf8_lossy(bytes).split_whitespace().map(Into::into));
-    }
-}
-
-struct Node {
-    cluster: Cluster,
-    words: Arc<Words>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
-    name: String,
-}
-
-fn config(cluster: &str, name: &str, listen: SocketAddr) -> ClusterConfig {
-    ClusterConfig {
-        cluster_name: cluster.into(),
-        node_name: name.into(),
-        gossip_listen: listen,
-        advertise: None,
-        peer_addr_port: 1,
-        admin_addr: None,
-        zone: Some("z".into()),
-        weight: 1,
-        incarnation: wall_clock_ms(),
-        reseed_interval: Duration::from_secs(1),
-        join_timeout: Duration::from_secs(2),
-        limits: Limits::default(),
-    }
-}
-
-impl Node {
-    async fn with(config: ClusterConfig, discovery: impl Discovery) -> Self {
-        let (words, tasks, stop) = (Arc::new(Words::default()), TaskTracker::new(), CancellationToken::new());
-        let name = config.node_name.clone();
-        let shared = Arc::clone(&words) as Arc<dyn SharedState>;
-        let cluster = Cluster::start(config, Arc::new(discovery), shared, &tasks, stop.clone()).await.unwrap();
-        Self { cluster, words, tasks, stop, name }
-    }
-
-    async fn start(cluster: &str, name: &str, listen: SocketAddr, seeds: &[SocketAddr]) -> Self {
-        Self::with(config(cluster, name, listen), StaticDiscovery::new(seeds.iter().map(SocketAddr::to_string))).await
-    }
-
-    fn addr(&self) -> SocketAddr {
-        self.cluster.gossip_addr()
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.cluster.views().borrow().peers.iter().map(|peer| peer.name.clone()).collect()
-    }
-
-    async fn sees_where(&self, what: &str, condition: impl Fn(&View) -> bool) {
-        let mut views = self.cluster.views();
-        let seen = timeout(PATIENCE, views.wait_for(|view| condition(view))).await.is_ok();
-        assert!(seen, "{} does not see {what}: {:#?}", self.name, self.cluster.views().borrow());
-    }
-
-    async fn sees(&self, names: &[&str]) {
-        self.sees_where(&format!("{names:?}"), |view| view.peers.iter().map(|peer| &peer.name).eq(names)).await;
-    }
-
-    async fn has_heard(&self, word: &str) {
-        let deadline = Instant::now() + PATIENCE;
-        while !self.words.0.lock().contains(word) {
-            assert!(Instant::now() < deadline, "{} has not heard of {word}", self.name);
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    fn say(&self, word: &str) {
-        self.words.0.lock().insert(word.into());
-        self.cluster.touch();
-    }
-
-    /// Ends without a word to anybody.
-    async fn crash(self) {
-        self.stop.cancel();
-        self.end().await;
-    }
-
-    async fn leave(self) {
-        self.cluster.leave().await;
-        self.end().await;
-    }
-
-    async fn end(self) {
-        self.tasks.close();
-        timeout(PATIENCE, self.tasks.wait()).await.expect("every task ends");
-    }
-}
-
-/// Free ports: bound and given back, so that nodes can name each other before they start.
-async fn free_addrs(count: usize) -> Vec<SocketAddr> {
-    let mut bound = Vec::new();
-    for _ in 0..count {
-        bound.push(bind(localhost()).await.unwrap());
-    }
-    bound.iter().map(|(socket, _)| socket.local_addr().unwrap()).collect()
-}
-
-fn localhost() -> SocketAddr {
-    ([127, 0, 0, 1], 0).into()
-}
-
-fn names(count: usize) -> Vec<String> {
-    (0..count).map(|i| format!("n{i:02}")).collect()
-}
-
-/// `count` nodes that all name each other, started in the same instant.
-async fn launch(cluster: &str, count: usize) -> Vec<Node> {
-    let addrs = free_addrs(count).await;
-    let starts = names(count).into_iter().zip(addrs.clone()).map(|(name, addr)| {
-        let (cluster, addrs) = (cluster.to_owned(), addrs.clone());
-        tokio::spawn(async move { Node::start(&cluster, &name, addr, &addrs).await })
-    });
-    let mut nodes = Vec::new();
-    for start in starts.collect::<Vec<_>>() {
-        nodes.push(start.await.unwrap());
-    }
-    nodes
-}
-
-async fn all_see(nodes: &[Node], names: &[impl AsRef<str>]) {
-    let names: Vec<_> = names.iter().map(AsRef::as_ref).collect();
-    for node in nodes {
-        node.sees(&names).await;
-    }
-}
-
-async fn five(cluster: &str) -> Vec<Node> {
-    let nodes = launch(cluster, 5).await;
-    all_see(&nodes, &names(5)).await;
-    nodes
-}
-
-async fn next_event(events: &mut Events) -> Event {
-    timeout(PATIENCE, events.next()).await.expect("an event").expect("not the end")
-}
-
-fn told(event: &Event) -> (&str, &str) {
-    match event {
-        Event::Joined(peer) => ("joined", &peer.name),
-        Event::Left(peer) => ("left", &peer.name),
-        Event::Updated(peer) => ("updated", &peer.name),
-        Event::Lagged { .. } => ("lagged", ""),
-    }
-}
+pub(super) use harness::is_severed;
+use harness::*;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nodes_started_at_the_same_moment_form_one_cluster() {
@@ -515,58 +337,22 @@ async fn a_seed_under_another_address_than_it_advertises_is_a_seed_all_the_same(
     seed.sees(&["a", "b"]).await;
 }
 
-/// Prints what five and thirty nodes take: `cargo test -p distcache cluster::tests::timings -- --ignored --nocapture`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement, not a test"]
-async fn timings() {
-    for round in 0..5 {
-        measure(&format!("timing-{round}"), 5).await;
-    }
-    measure("timing-large", 30).await;
-}
-
-async fn measure(cluster: &str, count: usize) {
-    let begun = Instant::now();
-    let mut nodes = launch(cluster, count).await;
-    all_see(&nodes, &names(count)).await;
-    let start = begun.elapsed();
-
-    let begun = Instant::now();
-    nodes.push(Node::start(cluster, "zz", localhost(), &[nodes[0].addr()]).await);
-    let with_newcomer: Vec<_> = names(count).into_iter().chain(["zz".into()]).collect();
-    all_see(&nodes, &with_newcomer).await;
-    let join = begun.elapsed();
-
-    let begun = Instant::now();
-    nodes[1].cluster.set_state(PeerState::Ready);
+async fn a_process_that_was_stopped_does_not_take_the_others_for_dead() {
+    let nodes = five("stall").await;
+    let process = Process::start("stall", "zz", nodes[0].addr()).await;
+    let six = |view: &View| view.peers.len() == 6;
+    timeout(PATIENCE, process.cluster.views().wait_for(|view| six(view))).await.unwrap().unwrap();
+    let (mut events, incarnation) = (process.cluster.events(), process.cluster.me().incarnation);
+    process.stop_for(Duration::from_secs(4));
     for node in &nodes {
-        node.sees_where("n01 ready", |view| view.peers[1].state == PeerState::Ready).await;
+        node.sees(&["n00", "n01", "n02", "n03", "n04"]).await;
     }
-    let update = begun.elapsed();
-
-    let begun = Instant::now();
-    nodes.pop().unwrap().leave().await;
-    all_see(&nodes, &names(count)).await;
-    let leave = begun.elapsed();
-
-    let crashed = nodes.pop().unwrap();
-    let begun = Instant::now();
-    crashed.crash().await;
-    all_see(&nodes, &names(count - 1)).await;
-    let crash = begun.elapsed();
-
-    let (one, two) = nodes.split_at(nodes.len() / 2);
-    let cut = Cut::off(&one.iter().collect::<Vec<_>>());
-    all_see(one, &names(one.len())).await;
-    all_see(two, &names(count - 1)[one.len()..]).await;
-    let begun = Instant::now();
-    drop(cut);
-    all_see(&nodes, &names(count - 1)).await;
-    let merge = begun.elapsed();
-    println!(
-        "{count} nodes: start {start:?}, join {join:?}, update {update:?}, leave {leave:?}, crash {crash:?}, merge {merge:?}"
-    );
-    for node in nodes {
-        node.crash().await;
+    for node in &nodes {
+        node.sees_where("zz again", |view| six(view) && view.peers[5].incarnation == incarnation).await;
+    }
+    process.end();
+    while let Some(event) = timeout(PATIENCE, events.next()).await.expect("the end is told") {
+        assert!(!matches!(event, Event::Left(_)), "{event:?}");
     }
 }
