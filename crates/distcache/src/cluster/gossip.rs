@@ -266,12 +266,26 @@ mod tests {
         std::iter::from_fn(|| node.next_change()).collect()
     }
 
+    /// When a node of which every word is lost gives another one up.
+    fn time_until_down(node: &mut Gossip, other: Identity) -> Instant {
+        loop {
+            let at = node.next_due().unwrap();
+            node.fire(at);
+            while node.next_packet().is_some() {}
+            if changes(node) == [Change::Down(other)] {
+                return at;
+            }
+        }
+    }
+
     fn pair(now: Instant) -> [Gossip; 2] {
         let mut nodes = [Gossip::new(id(1)), Gossip::new(id(2))];
         nodes[0].announce(Identity::unknown(id(2).addr), now);
         deliver(&mut nodes, now);
         assert_eq!(changes(&mut nodes[0]), [Change::Up(id(2))]);
         assert_eq!(changes(&mut nodes[1]), [Change::Up(id(1))]);
+        nodes.iter_mut().for_each(|node| node.fire(now + NEWS_DELAY));
+        deliver(&mut nodes, now);
         nodes
     }
 
@@ -292,6 +306,8 @@ mod tests {
             assert_eq!(nodes[0].confirm_at, None, "the other has answered to the new identity");
         }
         assert_eq!(changes(&mut nodes[0]), []);
+        let missed_at = time_until_down(&mut nodes[0], id(2));
+        assert!(missed_at - now <= PROBE_PERIOD * 2 + SUSPICION, "it goes on probing: {:?}", missed_at - now);
     }
 
     #[test]
@@ -310,12 +326,7 @@ mod tests {
     fn whoever_is_taken_for_dead_wrongly_comes_back_renewed() {
         let now = Instant::now();
         let mut nodes = pair(now);
-        let mut at = now;
-        while changes(&mut nodes[1]) != [Change::Down(id(1))] {
-            at = nodes[1].next_due().unwrap();
-            nodes[1].fire(at);
-            while nodes[1].next_packet().is_some() {}
-        }
+        let mut at = time_until_down(&mut nodes[1], id(1));
         assert!(at - now <= PROBE_PERIOD * 2 + SUSPICION, "{:?}", at - now);
         while changes(&mut nodes[1]).is_empty() {
             at = nodes.iter().filter_map(Gossip::next_due).min().unwrap();

@@ -359,6 +359,16 @@ mod tests {
         assert_eq!(told(&mut members), Vec::<String>::new());
     }
 
+    #[test]
+    fn nobody_takes_this_nodes_own_name_from_it() {
+        let mut members = members(100);
+        let mut namesake = metadata(id(3, 8, 0), 8);
+        namesake.name = "n1".into();
+        members.learn(namesake, Instant::now());
+        members.apply(Change::Up(id(3, 8, 0)), Instant::now());
+        assert_eq!(members.refresh(), None);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_full_table_makes_room_at_the_cost_of_the_lost_and_turns_others_away() {
         let mut members = members(3);

@@ -232,6 +232,31 @@ async fn a_split_cluster_merges_and_shares_what_was_said_meanwhile() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn endless_changes_neither_hide_a_crash_nor_make_anybody_seem_to_leave() {
+    let mut nodes = five("storm").await;
+    let crashed = nodes.pop().unwrap();
+    let clusters: Vec<_> = nodes.iter().map(|node| node.cluster.clone()).collect();
+    let storm = tokio::spawn(async move {
+        loop {
+            clusters.iter().for_each(Cluster::touch);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    let mut events = nodes[0].cluster.events();
+    crashed.crash().await;
+    all_see(&nodes, &names(4)).await;
+    storm.abort();
+    nodes.remove(0).leave().await;
+    let mut left = Vec::new();
+    while let Some(event) = timeout(PATIENCE, events.next()).await.expect("the end is told") {
+        if let Event::Left(peer) = event {
+            left.push(peer.name);
+        }
+    }
+    assert_eq!(left, ["n04"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn garbage_does_no_harm() {
     let nodes = [Node::start("garbage", "a", localhost(), &[]).await];
     let target = nodes[0].addr();
