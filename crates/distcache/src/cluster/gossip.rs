@@ -27,8 +27,8 @@ use crate::net;
 pub(super) const PACKET_BYTES_MAX: usize = 1400;
 
 /// A member that does not answer within this, directly or through others, is suspected.
-const PROBE_PERIOD: Duration = Duration::from_millis(600);
-const PROBE_ROUND_TRIP: Duration = Duration::from_millis(200);
+const PROBE_PERIOD: Duration = Duration::from_millis(300);
+const PROBE_ROUND_TRIP: Duration = Duration::from_millis(100);
 /// How long a suspected member may refute it, in a small cluster. Grows with the logarithm of the size.
 const SUSPICION: Duration = Duration::from_millis(1100);
 const GOSSIP_PERIOD: Duration = Duration::from_millis(200);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
@@ -64,6 +65,13 @@ pub(super) struct Node {
     pub(super) name: String,
 }
 
+/// The wall clock, but never the same twice: a test restarts a node within a millisecond.
+fn incarnation() -> u64 {
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let next = |last: u64| wall_clock_ms().max(last + 1);
+    next(LAST.update(Ordering::Relaxed, Ordering::Relaxed, next))
+}
+
 pub(super) fn config(cluster: &str, name: &str, listen: SocketAddr) -> ClusterConfig {
     ClusterConfig {
         cluster_name: cluster.into(),
@@ -74,7 +82,7 @@ pub(super) fn config(cluster: &str, name: &str, listen: SocketAddr) -> ClusterCo
         admin_addr: None,
         zone: Some("z".into()),
         weight: 1,
-        incarnation: wall_clock_ms(),
+        incarnation: incarnation(),
         reseed_interval: Duration::from_secs(1),
         join_timeout: Duration::from_secs(2),
         limits: Limits::default(),
