@@ -1,0 +1,280 @@
+//! One question per key at a time: whoever asks while it is under way waits for the same answer.
+//!
+//! Serves loads (asking the source) and fetches (asking the owner) alike, and knows neither. The invariants: an answer reaches
+//! every waiter that still waits, whatever became of the caller that started the flight; a flight that was detached by an
+//! invalidation still answers its waiters, but what it brings is not kept; what is stored or dropped under a key is stored or
+//! dropped while the key's flights are locked, so that no answer slips in behind an invalidation.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use hashbrown::HashTable;
+use parking_lot::Mutex;
+use slab::Slab;
+
+use crate::error::{Error, Overload};
+use crate::spec::Entry;
+
+/// How a flight ended.
+pub(crate) type Outcome = Result<Landed, Failure>;
+
+/// A value with what its asker may do with it.
+#[derive(Clone, Debug)]
+pub(crate) struct Landed {
+    pub(crate) entry: Entry,
+    pub(crate) version: u64,
+    /// No invalidation came in between: the owner may give a lease on it.
+    pub(crate) leasable: bool,
+}
+
+/// Why a flight brought nothing.
+#[derive(Clone, Debug)]
+pub(crate) enum Failure {
+    /// The question was answered with an error.
+    Answered(Error),
+    /// The question did not reach whom it was meant for; asking elsewhere may help.
+    NotReached(Error),
+    /// The owner says it is not the owner.
+    NotOwner,
+    /// Whoever held the question went away before asking; ask again.
+    Abandoned,
+}
+
+const SHARDS: usize = 64;
+
+/// The flights of one keyspace.
+pub(crate) struct Flights {
+    shards: Box<[Mutex<HashTable<Arc<Flight>>>]>,
+    waiters_max: usize,
+}
+
+struct Flight {
+    hash: u64,
+    key: Box<str>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    outcome: Option<Outcome>,
+    wakers: Slab<Option<Waker>>,
+}
+
+impl Flights {
+    pub(crate) fn new(waiters_max: usize) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), waiters_max }
+    }
+
+    fn shard(&self, hash: u64) -> &Mutex<HashTable<Arc<Flight>>> {
+        &self.shards[hash as usize % SHARDS]
+    }
+
+    /// Joins the flight of this key, or starts it: then the caller also gets the ticket, and with it the duty to ask.
+    pub(crate) fn join(self: &Arc<Self>, hash: u64, key: &str) -> Result<(Waiter, Option<Ticket>), Error> {
+        let mut shard = self.shard(hash).lock();
+        if let Some(flight) = shard.find(hash, |flight| *flight.key == *key) {
+            return Ok((Waiter::of(flight, self.waiters_max)?, None));
+        }
+        let flight = Arc::new(Flight { hash, key: key.into(), state: Mutex::default() });
+        shard.insert_unique(hash, flight.clone(), |flight| flight.hash);
+        let waiter = Waiter::of(&flight, self.waiters_max)?;
+        Ok((waiter, Some(Ticket { flights: self.clone(), flight, landed: false })))
+    }
+
+    /// Detaches the key's flight, if there is one, and runs `change` (a store, a drop) before anything else can happen to it.
+    pub(crate) fn detach<T>(&self, hash: u64, key: &str, change: impl FnOnce() -> T) -> T {
+        let mut shard = self.shard(hash).lock();
+        if let Ok(flight) = shard.find_entry(hash, |flight| *flight.key == *key) {
+            flight.remove();
+        }
+        change()
+    }
+
+    /// Flights under way that would still be joined.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+/// The duty to bring an answer. Dropped without one, it sends its waiters to ask again.
+pub(crate) struct Ticket {
+    flights: Arc<Flights>,
+    flight: Arc<Flight>,
+    landed: bool,
+}
+
+impl Ticket {
+    pub(crate) fn key(&self) -> &str {
+        &self.flight.key
+    }
+
+    pub(crate) fn hash(&self) -> u64 {
+        self.flight.hash
+    }
+
+    /// Ends the flight. `settle` is told whether it is still attached, may store what it brought while the key is locked, and
+    /// says what the waiters get.
+    pub(crate) fn land(mut self, settle: impl FnOnce(bool) -> Outcome) {
+        self.end(settle);
+    }
+
+    fn end(&mut self, settle: impl FnOnce(bool) -> Outcome) {
+        self.landed = true;
+        let flight = &self.flight;
+        let outcome = {
+            let mut shard = self.flights.shard(flight.hash).lock();
+            let attached =
+                shard.find_entry(flight.hash, |other| Arc::ptr_eq(other, flight)).map(|mine| mine.remove()).is_ok();
+            settle(attached)
+        };
+        let wakers = {
+            let mut state = flight.state.lock();
+            state.outcome = Some(outcome);
+            std::mem::take(&mut state.wakers)
+        };
+        wakers.into_iter().filter_map(|(_, waker)| waker).for_each(Waker::wake);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.landed {
+            self.end(|_| Err(Failure::Abandoned));
+        }
+    }
+}
+
+/// A caller's place among those that wait for one flight.
+pub(crate) struct Waiter {
+    flight: Arc<Flight>,
+    place: usize,
+}
+
+impl Waiter {
+    fn of(flight: &Arc<Flight>, waiters_max: usize) -> Result<Self, Error> {
+        let mut state = flight.state.lock();
+        if state.wakers.len() >= waiters_max {
+            return Err(Error::Overloaded { what: Overload::Waiters, limit: waiters_max });
+        }
+        let place = state.wakers.insert(None);
+        Ok(Self { flight: flight.clone(), place })
+    }
+}
+
+impl Future for Waiter {
+    type Output = Outcome;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Outcome> {
+        let mut state = self.flight.state.lock();
+        if let Some(outcome) = &state.outcome {
+            return Poll::Ready(outcome.clone());
+        }
+        match state.wakers.get_mut(self.place) {
+            Some(Some(waker)) => waker.clone_from(context.waker()),
+            Some(empty) => *empty = Some(context.waker().clone()),
+            None => unreachable!("a place is freed only by its waiter or with the outcome set"),
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Waiter {
+    fn drop(&mut self) {
+        self.flight.state.lock().wakers.try_remove(self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::spec::Origin;
+
+    fn flights() -> Arc<Flights> {
+        Arc::new(Flights::new(3))
+    }
+
+    fn landed(text: &'static str) -> Outcome {
+        let entry = Entry {
+            value: Bytes::from_static(text.as_bytes()),
+            origin: Origin::Loaded,
+            age: Duration::ZERO,
+            remaining: None,
+        };
+        Ok(Landed { entry, version: 1, leasable: true })
+    }
+
+    fn text(outcome: Outcome) -> Bytes {
+        outcome.unwrap().entry.value
+    }
+
+    #[tokio::test]
+    async fn all_who_join_get_the_one_answer() {
+        let flights = flights();
+        let (first, ticket) = flights.join(1, "k").unwrap();
+        let (second, none) = flights.join(1, "k").unwrap();
+        let (other, other_ticket) = flights.join(1, "same hash").unwrap();
+        assert!(none.is_none());
+        ticket.unwrap().land(|attached| {
+            assert!(attached);
+            landed("v")
+        });
+        other_ticket.unwrap().land(|_| landed("o"));
+        assert_eq!((text(first.await), text(second.await), text(other.await)), ("v".into(), "v".into(), "o".into()));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_first_caller_that_goes_away_fails_nobody() {
+        let flights = flights();
+        let (first, ticket) = flights.join(1, "k").unwrap();
+        let (second, _) = flights.join(1, "k").unwrap();
+        drop(first);
+        ticket.unwrap().land(|_| landed("v"));
+        assert_eq!(text(second.await), "v");
+    }
+
+    #[tokio::test]
+    async fn a_detached_flight_answers_its_waiters_but_is_not_joined_and_knows_it() {
+        let flights = flights();
+        let (old, old_ticket) = flights.join(1, "k").unwrap();
+        flights.detach(1, "k", || ());
+        let (new, new_ticket) = flights.join(1, "k").unwrap();
+        old_ticket.unwrap().land(|attached| {
+            assert!(!attached);
+            landed("old")
+        });
+        assert_eq!(flights.len(), 1, "landing of the old flight must not remove the new one");
+        new_ticket.unwrap().land(|attached| {
+            assert!(attached);
+            landed("new")
+        });
+        assert_eq!((text(old.await), text(new.await)), ("old".into(), "new".into()));
+    }
+
+    #[tokio::test]
+    async fn a_ticket_that_is_dropped_sends_its_waiters_to_ask_again() {
+        let flights = flights();
+        let (waiter, ticket) = flights.join(1, "k").unwrap();
+        drop(ticket);
+        assert!(matches!(waiter.await, Err(Failure::Abandoned)));
+        assert_eq!(flights.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn waiters_over_the_limit_are_refused_and_a_place_is_freed_by_leaving() {
+        let flights = flights();
+        let (first, _ticket) = flights.join(1, "k").unwrap();
+        let _second = flights.join(1, "k").unwrap();
+        let _third = flights.join(1, "k").unwrap();
+        assert!(matches!(flights.join(1, "k"), Err(Error::Overloaded { what: Overload::Waiters, limit: 3 })));
+        drop(first);
+        assert!(flights.join(1, "k").is_ok());
+    }
+}
