@@ -1,0 +1,624 @@
+//! The bytes between peers: requests, answers and errors, encoded and decoded.
+//!
+//! Knows neither sockets nor stores. The invariants: decoding never panics and never takes memory for what a length promises
+//! before the bytes are there; an error arrives as the variant that was sent; a lifetime crosses as what remains of it.
+//!
+//! A frame is a 32-bit big-endian length and that many bytes: opcode, request id, body. Integers are big-endian, text is
+//! UTF-8 behind its length.
+
+use std::time::Duration;
+
+use bytes::{BufMut, BytesMut};
+
+use crate::error::{Error, Overload, PeerFailure, Unreached};
+use crate::source::SourceError;
+
+/// Bytes in front of every frame's payload.
+pub(crate) const LENGTH_BYTES: usize = 4;
+const NO_LIMIT: u64 = u64::MAX;
+
+/// What was received makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct WireError(pub(crate) &'static str);
+
+const TRUNCATED: WireError = WireError("the message ends too early");
+
+/// Which question this is, within one connection: never the same twice, so that a late answer finds nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct RequestId(pub(crate) u64);
+
+/// What a peer asks.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Request<'a> {
+    Get(Get<'a>),
+    GetMany {
+        get: GetMany<'a>,
+    },
+    Put {
+        keyspace: Named<'a>,
+        entries: Vec<PutEntry<'a>>,
+    },
+    Delete {
+        keyspace: Named<'a>,
+        keys: Vec<&'a str>,
+    },
+    Invalidate {
+        keyspace: Named<'a>,
+        keys: Vec<&'a str>,
+    },
+    Refresh {
+        keyspace: Named<'a>,
+        key: &'a str,
+        deadline: Duration,
+    },
+    /// What the sender knows of the cluster's keyspaces.
+    Registry(&'a [u8]),
+    /// The asker no longer waits for this answer.
+    Cancel,
+    Ping,
+}
+
+/// A keyspace, and the latest clear of it that the sender knows of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Named<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) generation: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Get<'a> {
+    pub(crate) keyspace: Named<'a>,
+    pub(crate) key: &'a str,
+    pub(crate) wants_copy: bool,
+    pub(crate) deadline: Duration,
+}
+
+#[derive(Debug, PartialEq)]
+pub(crate) struct GetMany<'a> {
+    pub(crate) keyspace: Named<'a>,
+    /// Each with whether a copy is wanted.
+    pub(crate) keys: Vec<(&'a str, bool)>,
+    pub(crate) deadline: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct PutEntry<'a> {
+    pub(crate) key: &'a str,
+    pub(crate) value: &'a [u8],
+    pub(crate) ttl: Option<Duration>,
+}
+
+/// What a peer answers.
+#[derive(Debug)]
+pub(crate) enum Response<'a> {
+    /// To `Get` and `Refresh`.
+    One(Answer<'a>),
+    /// To `GetMany`, in the order of its keys.
+    Many(Vec<Answer<'a>>),
+    /// To `Put` and `Delete`: per key, `None` where it took effect.
+    Written(Vec<Option<Error>>),
+    /// To `Invalidate` and `Ping`.
+    Done,
+    /// To `Registry`: what the answerer knows after taking in what it was sent.
+    Registry(&'a [u8]),
+    /// The question itself was refused.
+    Refused(Error),
+}
+
+/// The owner's answer for one key.
+#[derive(Debug)]
+pub(crate) enum Answer<'a> {
+    Value(Value<'a>),
+    NotFound,
+    NotOwner,
+    Failed(Error),
+    /// The answers before this one filled the frame; ask for this key again.
+    NoRoom,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Value<'a> {
+    pub(crate) value: &'a [u8],
+    pub(crate) loaded: bool,
+    pub(crate) age: Duration,
+    pub(crate) remaining: Option<Duration>,
+    pub(crate) lease: Duration,
+    pub(crate) version: u64,
+}
+
+mod op {
+    pub(super) const GET: u8 = 1;
+    pub(super) const GET_MANY: u8 = 2;
+    pub(super) const PUT: u8 = 3;
+    pub(super) const DELETE: u8 = 4;
+    pub(super) const INVALIDATE: u8 = 5;
+    pub(super) const REFRESH: u8 = 6;
+    pub(super) const REGISTRY: u8 = 7;
+    pub(super) const CANCEL: u8 = 8;
+    pub(super) const PING: u8 = 9;
+    // 10 and 11 are kept for PEEK and HANDOVER.
+    pub(super) const ONE: u8 = 129;
+    pub(super) const MANY: u8 = 130;
+    pub(super) const WRITTEN: u8 = 131;
+    pub(super) const DONE: u8 = 132;
+    pub(super) const REGISTRY_IS: u8 = 133;
+    pub(super) const REFUSED: u8 = 134;
+}
+
+mod answer {
+    pub(super) const VALUE: u8 = 1;
+    pub(super) const NOT_FOUND: u8 = 2;
+    pub(super) const NOT_OWNER: u8 = 3;
+    pub(super) const FAILED: u8 = 4;
+    pub(super) const NO_ROOM: u8 = 5;
+}
+
+/// Appends one frame; the length is filled in once the body is known.
+fn frame(out: &mut BytesMut, op: u8, id: RequestId, body: impl FnOnce(&mut BytesMut)) {
+    let start = out.len();
+    out.put_u32(0);
+    out.put_u8(op);
+    out.put_u64(id.0);
+    body(out);
+    let len = (out.len() - start - LENGTH_BYTES) as u32;
+    out[start..start + LENGTH_BYTES].copy_from_slice(&len.to_be_bytes());
+}
+
+impl Request<'_> {
+    pub(crate) fn encode(&self, id: RequestId, out: &mut BytesMut) {
+        match self {
+            Self::Get(get) => frame(out, op::GET, id, |out| {
+                get.keyspace.encode(out);
+                put_duration(out, get.deadline);
+                out.put_u8(get.wants_copy.into());
+                put_text(out, get.key);
+            }),
+            Self::GetMany { get } => frame(out, op::GET_MANY, id, |out| {
+                get.keyspace.encode(out);
+                put_duration(out, get.deadline);
+                put_list(out, &get.keys, |out, (key, wants_copy)| {
+                    out.put_u8((*wants_copy).into());
+                    put_text(out, key);
+                });
+            }),
+            Self::Put { keyspace, entries } => frame(out, op::PUT, id, |out| {
+                keyspace.encode(out);
+                put_list(out, entries, |out, entry| {
+                    put_text(out, entry.key);
+                    put_lifetime(out, entry.ttl);
+                    put_bytes(out, entry.value);
+                });
+            }),
+            Self::Delete { keyspace, keys } => frame(out, op::DELETE, id, |out| put_keys(out, keyspace, keys)),
+            Self::Invalidate { keyspace, keys } => frame(out, op::INVALIDATE, id, |out| put_keys(out, keyspace, keys)),
+            Self::Refresh { keyspace, key, deadline } => frame(out, op::REFRESH, id, |out| {
+                keyspace.encode(out);
+                put_duration(out, *deadline);
+                put_text(out, key);
+            }),
+            Self::Registry(state) => frame(out, op::REGISTRY, id, |out| out.put_slice(state)),
+            Self::Cancel => frame(out, op::CANCEL, id, |_| ()),
+            Self::Ping => frame(out, op::PING, id, |_| ()),
+        }
+    }
+}
+
+impl<'a> Request<'a> {
+    pub(crate) fn decode(payload: &'a [u8]) -> Result<(RequestId, Self), WireError> {
+        let mut input = Input(payload);
+        let (op, id) = (input.u8()?, RequestId(input.u64()?));
+        let request = match op {
+            op::GET => Self::Get(Get {
+                keyspace: input.named()?,
+                deadline: input.duration()?,
+                wants_copy: input.u8()? != 0,
+                key: input.text()?,
+            }),
+            op::GET_MANY => {
+                let (keyspace, deadline) = (input.named()?, input.duration()?);
+                let keys = input.list(|input| {
+                    let wants_copy = input.u8()? != 0;
+                    Ok((input.text()?, wants_copy))
+                })?;
+                Self::GetMany { get: GetMany { keyspace, keys, deadline } }
+            }
+            op::PUT => {
+                let keyspace = input.named()?;
+                let entries = input
+                    .list(|input| Ok(PutEntry { key: input.text()?, ttl: input.lifetime()?, value: input.bytes()? }))?;
+                Self::Put { keyspace, entries }
+            }
+            op::DELETE => Self::Delete { keyspace: input.named()?, keys: input.list(Input::text)? },
+            op::INVALIDATE => Self::Invalidate { keyspace: input.named()?, keys: input.list(Input::text)? },
+            op::REFRESH => {
+                let (keyspace, deadline) = (input.named()?, input.duration()?);
+                Self::Refresh { keyspace, key: input.text()?, deadline }
+            }
+            op::REGISTRY => Self::Registry(input.rest()),
+            op::CANCEL => Self::Cancel,
+            op::PING => Self::Ping,
+            _ => return Err(WireError("an unknown opcode")),
+        };
+        input.end()?;
+        Ok((id, request))
+    }
+}
+
+impl Named<'_> {
+    fn encode(&self, out: &mut BytesMut) {
+        put_text(out, self.name);
+        out.put_u64(self.generation);
+    }
+}
+
+impl Response<'_> {
+    pub(crate) fn encode(&self, id: RequestId, out: &mut BytesMut) {
+        match self {
+            Self::One(answer) => frame(out, op::ONE, id, |out| answer.encode(out)),
+            Self::Many(answers) => frame(out, op::MANY, id, |out| put_list(out, answers, |out, one| one.encode(out))),
+            Self::Written(errors) => frame(out, op::WRITTEN, id, |out| {
+                put_list(out, errors, |out, error| {
+                    out.put_u8(error.is_some().into());
+                    if let Some(error) = error {
+                        put_error(out, error);
+                    }
+                });
+            }),
+            Self::Done => frame(out, op::DONE, id, |_| ()),
+            Self::Registry(state) => frame(out, op::REGISTRY_IS, id, |out| out.put_slice(state)),
+            Self::Refused(error) => frame(out, op::REFUSED, id, |out| put_error(out, error)),
+        }
+    }
+}
+
+impl<'a> Response<'a> {
+    pub(crate) fn decode(payload: &'a [u8]) -> Result<(RequestId, Self), WireError> {
+        let mut input = Input(payload);
+        let (op, id) = (input.u8()?, RequestId(input.u64()?));
+        let response = match op {
+            op::ONE => Self::One(Answer::decode(&mut input)?),
+            op::MANY => Self::Many(input.list(Answer::decode)?),
+            op::WRITTEN => Self::Written(input.list(|input| match input.u8()? {
+                0 => Ok(None),
+                _ => input.error().map(Some),
+            })?),
+            op::DONE => Self::Done,
+            op::REGISTRY_IS => Self::Registry(input.rest()),
+            op::REFUSED => Self::Refused(input.error()?),
+            _ => return Err(WireError("an unknown opcode")),
+        };
+        input.end()?;
+        Ok((id, response))
+    }
+}
+
+impl Answer<'_> {
+    /// Bytes that it takes in a `Many`, an upper bound.
+    pub(crate) fn encoded_len(&self) -> usize {
+        match self {
+            Self::Value(value) => value.value.len() + 64,
+            Self::Failed(error) => error.to_string().len() + 256,
+            Self::NotFound | Self::NotOwner | Self::NoRoom => 1,
+        }
+    }
+
+    fn encode(&self, out: &mut BytesMut) {
+        match self {
+            Self::Value(value) => {
+                out.put_u8(answer::VALUE);
+                out.put_u8(value.loaded.into());
+                put_duration(out, value.age);
+                put_lifetime(out, value.remaining);
+                put_duration(out, value.lease);
+                out.put_u64(value.version);
+                put_bytes(out, value.value);
+            }
+            Self::NotFound => out.put_u8(answer::NOT_FOUND),
+            Self::NotOwner => out.put_u8(answer::NOT_OWNER),
+            Self::NoRoom => out.put_u8(answer::NO_ROOM),
+            Self::Failed(error) => {
+                out.put_u8(answer::FAILED);
+                put_error(out, error);
+            }
+        }
+    }
+}
+
+impl<'a> Answer<'a> {
+    fn decode(input: &mut Input<'a>) -> Result<Self, WireError> {
+        Ok(match input.u8()? {
+            answer::VALUE => Self::Value(Value {
+                loaded: input.u8()? != 0,
+                age: input.duration()?,
+                remaining: input.lifetime()?,
+                lease: input.duration()?,
+                version: input.u64()?,
+                value: input.bytes()?,
+            }),
+            answer::NOT_FOUND => Self::NotFound,
+            answer::NOT_OWNER => Self::NotOwner,
+            answer::FAILED => Self::Failed(input.error()?),
+            answer::NO_ROOM => Self::NoRoom,
+            _ => return Err(WireError("an unknown kind of answer")),
+        })
+    }
+}
+
+fn put_text(out: &mut BytesMut, text: &str) {
+    // Names and keys are checked against limits of at most 65,535 bytes before they come here; other text is only shown.
+    let cut = text.floor_char_boundary(u16::MAX as usize);
+    out.put_u16(cut as u16);
+    out.put_slice(&text.as_bytes()[..cut]);
+}
+
+fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
+    out.put_u32(bytes.len() as u32);
+    out.put_slice(bytes);
+}
+
+fn put_duration(out: &mut BytesMut, duration: Duration) {
+    out.put_u64(duration.as_millis().try_into().unwrap_or(NO_LIMIT - 1));
+}
+
+fn put_lifetime(out: &mut BytesMut, lifetime: Option<Duration>) {
+    match lifetime {
+        Some(lifetime) => put_duration(out, lifetime),
+        None => out.put_u64(NO_LIMIT),
+    }
+}
+
+fn put_list<T>(out: &mut BytesMut, items: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
+    out.put_u32(items.len() as u32);
+    items.iter().for_each(|item| put(out, item));
+}
+
+fn put_keys(out: &mut BytesMut, keyspace: &Named<'_>, keys: &[&str]) {
+    keyspace.encode(out);
+    put_list(out, keys, |out, key| put_text(out, key));
+}
+
+/// What is left of a payload.
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&'a [u8], WireError> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or(TRUNCATED)?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(TRUNCATED)?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u8(&mut self) -> Result<u8, WireError> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn u16(&mut self) -> Result<u16, WireError> {
+        self.array().map(u16::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, WireError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, WireError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn text(&mut self) -> Result<&'a str, WireError> {
+        let len = self.u16()?;
+        std::str::from_utf8(self.take(len.into())?).map_err(|_| WireError("text that is not UTF-8"))
+    }
+
+    fn bytes(&mut self) -> Result<&'a [u8], WireError> {
+        let len = self.u32()?;
+        self.take(len as usize)
+    }
+
+    fn duration(&mut self) -> Result<Duration, WireError> {
+        self.u64().map(Duration::from_millis)
+    }
+
+    fn lifetime(&mut self) -> Result<Option<Duration>, WireError> {
+        self.u64().map(|millis| (millis != NO_LIMIT).then(|| Duration::from_millis(millis)))
+    }
+
+    fn named(&mut self) -> Result<Named<'a>, WireError> {
+        Ok(Named { name: self.text()?, generation: self.u64()? })
+    }
+
+    fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, WireError>) -> Result<Vec<T>, WireError> {
+        let len = self.u32()? as usize;
+        // No item is shorter than a byte, so a false length cannot make this larger than what was really sent.
+        if len > self.0.len() {
+            return Err(TRUNCATED);
+        }
+        let mut items = Vec::with_capacity(len.min(1_024));
+        for _ in 0..len {
+            items.push(item(self)?);
+        }
+        Ok(items)
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    fn end(&self) -> Result<(), WireError> {
+        if self.0.is_empty() { Ok(()) } else { Err(WireError("bytes behind the end of the message")) }
+    }
+}
+
+mod code {
+    pub(super) const NOT_FOUND: u8 = 1;
+    pub(super) const SOURCE_UNAVAILABLE: u8 = 2;
+    pub(super) const SOURCE_FAILED: u8 = 3;
+    pub(super) const SOURCE_PANICKED: u8 = 4;
+    pub(super) const LOAD_TIMEOUT: u8 = 5;
+    pub(super) const TIMEOUT: u8 = 6;
+    pub(super) const KEYSPACE_NOT_FOUND: u8 = 7;
+    pub(super) const KEYSPACE_EXISTS: u8 = 8;
+    pub(super) const KEY_TOO_LARGE: u8 = 9;
+    pub(super) const KEY_EMPTY: u8 = 10;
+    pub(super) const VALUE_TOO_LARGE: u8 = 11;
+    pub(super) const BATCH_TOO_LARGE: u8 = 12;
+    pub(super) const OVERLOADED: u8 = 13;
+    pub(super) const PEER_UNAVAILABLE: u8 = 14;
+    pub(super) const NOT_OWNER: u8 = 15;
+    pub(super) const UNREACHED: u8 = 16;
+    pub(super) const PROTOCOL: u8 = 17;
+    pub(super) const SHUTDOWN: u8 = 18;
+}
+
+fn put_error(out: &mut BytesMut, error: &Error) {
+    let text = |out: &mut BytesMut, code, text: &str| {
+        out.put_u8(code);
+        put_text(out, text);
+    };
+    let sizes = |out: &mut BytesMut, code, len: usize, max: usize| {
+        out.put_u8(code);
+        out.put_u64(len as u64);
+        out.put_u64(max as u64);
+    };
+    match error {
+        Error::NotFound | Error::Source(SourceError::NotFound) => out.put_u8(code::NOT_FOUND),
+        Error::Source(SourceError::Unavailable(cause)) => text(out, code::SOURCE_UNAVAILABLE, &cause.to_string()),
+        Error::Source(SourceError::Failed(cause)) => text(out, code::SOURCE_FAILED, &cause.to_string()),
+        Error::SourcePanicked { message } => text(out, code::SOURCE_PANICKED, message),
+        Error::LoadTimeout { limit } => {
+            out.put_u8(code::LOAD_TIMEOUT);
+            put_duration(out, *limit);
+        }
+        Error::Timeout { limit } => {
+            out.put_u8(code::TIMEOUT);
+            put_duration(out, *limit);
+        }
+        Error::KeyspaceNotFound { name } => text(out, code::KEYSPACE_NOT_FOUND, name),
+        Error::KeyspaceExists { name } => text(out, code::KEYSPACE_EXISTS, name),
+        // Never the answer to a peer: definitions are checked where they are made.
+        Error::InvalidSpec { reason, .. } => {
+            text(out, code::PROTOCOL, "");
+            put_text(out, reason);
+        }
+        Error::KeyTooLarge { len, max } => sizes(out, code::KEY_TOO_LARGE, *len, *max),
+        Error::KeyEmpty => out.put_u8(code::KEY_EMPTY),
+        Error::ValueTooLarge { len, max } => sizes(out, code::VALUE_TOO_LARGE, *len, *max),
+        Error::BatchTooLarge { len, max } => sizes(out, code::BATCH_TOO_LARGE, *len, *max),
+        Error::Overloaded { what, limit } => sizes(out, code::OVERLOADED, overload_code(*what), *limit),
+        Error::PeerUnavailable { peer, reason } => {
+            text(out, code::PEER_UNAVAILABLE, peer);
+            put_peer_failure(out, reason);
+        }
+        Error::NotOwner { peer } => text(out, code::NOT_OWNER, peer),
+        Error::Unreached { unreached } => {
+            out.put_u8(code::UNREACHED);
+            put_list(out, unreached, put_unreached);
+        }
+        Error::Protocol { peer, reason } => {
+            text(out, code::PROTOCOL, peer);
+            put_text(out, reason);
+        }
+        Error::Shutdown => out.put_u8(code::SHUTDOWN),
+    }
+}
+
+fn put_unreached(out: &mut BytesMut, one: &Unreached) {
+    put_text(out, one.key.as_deref().unwrap_or_default());
+    put_text(out, &one.peer);
+    put_error(out, &one.error);
+}
+
+fn overload_code(what: Overload) -> usize {
+    match what {
+        Overload::Loads => 1,
+        Overload::Waiters => 2,
+        Overload::PeerRequests => 3,
+    }
+}
+
+fn put_peer_failure(out: &mut BytesMut, failure: &PeerFailure) {
+    out.put_u8(match failure {
+        PeerFailure::NotConnected => 1,
+        PeerFailure::Disconnected => 2,
+        PeerFailure::Silent => 3,
+        PeerFailure::Ejected => 4,
+        PeerFailure::Refused(_) => 5,
+    });
+    put_text(out, if let PeerFailure::Refused(why) = failure { why } else { "" });
+}
+
+/// An `Unreached` holds errors that may be `Unreached`; no honest sender nests them deeper than this.
+const ERROR_DEPTH_MAX: usize = 4;
+
+impl<'a> Input<'a> {
+    fn error(&mut self) -> Result<Error, WireError> {
+        self.error_within(ERROR_DEPTH_MAX)
+    }
+
+    fn error_within(&mut self, depth: usize) -> Result<Error, WireError> {
+        let deeper = depth.checked_sub(1).ok_or(WireError("errors nested too deeply"))?;
+        Ok(match self.u8()? {
+            code::NOT_FOUND => Error::NotFound,
+            code::SOURCE_UNAVAILABLE => Error::Source(SourceError::unavailable(self.text()?.to_owned())),
+            code::SOURCE_FAILED => Error::Source(SourceError::failed(self.text()?.to_owned())),
+            code::SOURCE_PANICKED => Error::SourcePanicked { message: self.text()?.into() },
+            code::LOAD_TIMEOUT => Error::LoadTimeout { limit: self.duration()? },
+            code::TIMEOUT => Error::Timeout { limit: self.duration()? },
+            code::KEYSPACE_NOT_FOUND => Error::KeyspaceNotFound { name: self.text()?.into() },
+            code::KEYSPACE_EXISTS => Error::KeyspaceExists { name: self.text()?.into() },
+            code::KEY_TOO_LARGE => Error::KeyTooLarge { len: self.size()?, max: self.size()? },
+            code::KEY_EMPTY => Error::KeyEmpty,
+            code::VALUE_TOO_LARGE => Error::ValueTooLarge { len: self.size()?, max: self.size()? },
+            code::BATCH_TOO_LARGE => Error::BatchTooLarge { len: self.size()?, max: self.size()? },
+            code::OVERLOADED => Error::Overloaded { what: self.overload()?, limit: self.size()? },
+            code::PEER_UNAVAILABLE => {
+                Error::PeerUnavailable { peer: self.text()?.into(), reason: self.peer_failure()? }
+            }
+            code::NOT_OWNER => Error::NotOwner { peer: self.text()?.into() },
+            code::UNREACHED => Error::Unreached { unreached: self.list(|input| input.unreached(deeper))? },
+            code::PROTOCOL => Error::Protocol { peer: self.text()?.into(), reason: self.text()?.into() },
+            code::SHUTDOWN => Error::Shutdown,
+            _ => return Err(WireError("an unknown error code")),
+        })
+    }
+
+    fn unreached(&mut self, depth: usize) -> Result<Unreached, WireError> {
+        let key = Some(self.text()?).filter(|key| !key.is_empty()).map(Into::into);
+        Ok(Unreached { key, peer: self.text()?.into(), error: self.error_within(depth)? })
+    }
+
+    fn size(&mut self) -> Result<usize, WireError> {
+        self.u64().map(|size| size as usize)
+    }
+
+    fn overload(&mut self) -> Result<Overload, WireError> {
+        match self.u64()? {
+            1 => Ok(Overload::Loads),
+            2 => Ok(Overload::Waiters),
+            3 => Ok(Overload::PeerRequests),
+            _ => Err(WireError("an unknown limit")),
+        }
+    }
+
+    fn peer_failure(&mut self) -> Result<PeerFailure, WireError> {
+        let (kind, why) = (self.u8()?, self.text()?);
+        Ok(match kind {
+            1 => PeerFailure::NotConnected,
+            2 => PeerFailure::Disconnected,
+            3 => PeerFailure::Silent,
+            4 => PeerFailure::Ejected,
+            5 => PeerFailure::Refused(why.into()),
+            _ => return Err(WireError("an unknown failure of a peer")),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "wire_tests.rs"]
+mod tests;
