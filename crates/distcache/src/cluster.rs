@@ -35,12 +35,11 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use events::View;
+pub(crate) use events::{Board, View};
 pub use events::{Event, Events};
 pub use member::{Peer, PeerState};
 
 use envelope::Envelope;
-use events::Board;
 use member::{Identity, Metadata};
 use seeding::Seeding;
 use state::Members;
@@ -111,7 +110,6 @@ struct Wanted {
 /// A handle on this node's membership. The tasks behind it end with the token they were started under, not with the handle.
 #[derive(Clone)]
 pub(crate) struct Cluster {
-    gossip_addr: SocketAddr,
     join_timeout: Duration,
     board: Arc<Board>,
     known: watch::Receiver<Arc<Known>>,
@@ -160,7 +158,6 @@ impl Cluster {
         let exchange = Arc::new(Exchange::new(config.cluster_name, members_max, known.subscribe(), shared));
         let board = Arc::new(Board::new(View { peers: vec![me.peer(true)] }));
         let cluster = Self {
-            gossip_addr: me.id.addr,
             join_timeout: config.join_timeout,
             board: Arc::clone(&board),
             known: known.subscribe(),
@@ -200,11 +197,6 @@ impl Cluster {
         tasks.spawn(sync::serve(listener, exchange, input, tasks.clone(), stop));
         tasks.spawn(seeding::run(seeding, seeding_ended));
         cluster
-    }
-
-    /// Where the others reach this node's gossip.
-    pub(crate) fn gossip_addr(&self) -> SocketAddr {
-        self.gossip_addr
     }
 
     pub(crate) fn me(&self) -> Peer {

@@ -53,6 +53,16 @@ pub enum Error {
         /// The name.
         name: String,
     },
+    /// A definition of a keyspace that cannot work.
+    #[error("{field} = {value}: {reason}")]
+    InvalidSpec {
+        /// The setting.
+        field: &'static str,
+        /// Its value, as text.
+        value: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// A key longer than [`Limits::key_bytes_max`](crate::Limits::key_bytes_max).
     #[error("a key of {len} bytes is over the limit of {max}")]
     KeyTooLarge {

@@ -1,15 +1,79 @@
-//! A distributed read-through cache.
+//! A distributed read-through cache: nodes are peers that share the keys, and every value is loaded once for the whole cluster.
+//!
+//! Implement [`DataSource`], name a keyspace, start the [`Engine`]:
+//!
+//! ```
+//! use std::time::Duration;
+//! use distcache::{DataSource, Engine, Fetched, KeyspaceSpec, SourceError, StaticDiscovery};
+//!
+//! struct Users; // holds a connection pool, say
+//!
+//! impl DataSource for Users {
+//!     async fn fetch(&self, key: &str) -> Result<Fetched, SourceError> {
+//!         Ok(Fetched::new(format!("user {key}"))) // a query
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let loopback = "127.0.0.1:0".parse()?;
+//! let engine = Engine::builder()
+//!     .keyspace(KeyspaceSpec::new("users", Users).max_bytes(64 << 20).ttl(Duration::from_secs(300)))
+//!     .discovery(StaticDiscovery::new(["10.0.0.1:3322", "10.0.0.2:3322"]))
+//! #   .peer_listen(loopback).gossip_listen(loopback).join_timeout(Duration::from_millis(10))
+//!     .start()
+//!     .await?;
+//! let users = engine.keyspace("users")?;
+//! assert_eq!(users.get("42").await?, "user 42");
+//! # engine.shutdown(Duration::from_secs(1)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The modules in reading order, a get from top to bottom: `engine` (the front door), `keyspace` (the story of a key), `source`
+//! (what a user implements), `flight` (one question per key at a time), `store` (what is held), `expiry` (how long), `ring` and
+//! `placement` (who owns a key, since when), `lease` (who holds copies), `peer` (between nodes), `cluster` and `discovery` (who
+//! the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares), `net` (sockets and clock).
+#![warn(missing_docs)]
 
+mod builder;
 mod cluster;
 pub mod discovery;
+mod engine;
 mod error;
+mod expiry;
+mod flight;
+mod keyspace;
+mod keyspaces;
+mod lease;
 mod limits;
 mod net;
+mod node;
+mod peer;
+mod placement;
+mod registry;
+mod ring;
 mod source;
+mod spec;
+mod stats;
+mod store;
 
 pub use bytes::Bytes;
+
+pub use builder::EngineBuilder;
 pub use cluster::{Event, Events, Peer, PeerState};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, Standalone, StaticDiscovery};
+pub use engine::{Engine, KeyspaceInfo, RingInfo, RingMember};
 pub use error::{Error, Overload, PeerFailure, StartError, Unreached};
+pub use keyspace::Keyspace;
 pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};
+pub use spec::{Entry, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
+pub use stats::KeyspaceStats;
+
+/// Private parts, for the benchmarks of this repository. No part of the API.
+#[cfg(feature = "bench-internals")]
+#[doc(hidden)]
+pub mod bench_support {
+    pub use crate::ring::{Member, Move, NodeId, Ring, SLOTS, Slot, ViewId};
+}

@@ -43,7 +43,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             key_bytes_max: 1024,
-            value_bytes_max: 8 << 20,
+            value_bytes_max: 4 << 20,
             batch_keys_max: 10_000,
             loads_running_max: 256,
             loads_queued_max: 16_384,

@@ -23,6 +23,10 @@ impl Moment {
         Self(self.0.saturating_add(duration.as_millis().try_into().unwrap_or(u64::MAX)))
     }
 
+    pub(crate) fn before(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(duration.as_millis().try_into().unwrap_or(u64::MAX)))
+    }
+
     pub(crate) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
@@ -37,11 +41,15 @@ impl Moment {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Clock {
     Kernel,
-    Tokio { origin: tokio::time::Instant },
+    #[cfg(test)]
+    Tokio {
+        origin: tokio::time::Instant,
+    },
 }
 
 impl Clock {
     /// tokio's clock, which tests pause and simulators drive.
+    #[cfg(test)]
     pub(crate) fn tokio() -> Self {
         Self::Tokio { origin: tokio::time::Instant::now() }
     }
@@ -50,6 +58,7 @@ impl Clock {
     pub(crate) fn now(self) -> Moment {
         match self {
             Self::Kernel => kernel_now(),
+            #[cfg(test)]
             Self::Tokio { origin } => Moment(origin.elapsed().as_millis() as u64 + 1),
         }
     }
@@ -78,6 +87,20 @@ pub(crate) fn wall_clock_ms() -> u64 {
 /// A generator of this node's own, seeded by the operating system.
 pub(crate) fn rng() -> SmallRng {
     SmallRng::from_rng(&mut rand::rng())
+}
+
+/// A number from 0 up to 1, for jitter.
+pub(crate) fn chance() -> f32 {
+    rand::random()
+}
+
+/// The name of this host, as far as it has one.
+pub(crate) fn host_name() -> String {
+    #[cfg(target_os = "linux")]
+    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    #[cfg(not(target_os = "linux"))]
+    let name = std::env::var("HOSTNAME").unwrap_or_default();
+    if name.is_empty() { "localhost".into() } else { name }
 }
 
 /// All addresses of `host:port`, by the system's resolver.

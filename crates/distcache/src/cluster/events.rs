@@ -66,21 +66,21 @@ impl Events {
 
 /// Where the driver writes and everybody reads.
 #[derive(Debug)]
-pub(super) struct Board {
+pub(crate) struct Board {
     views: watch::Sender<Arc<View>>,
     /// `None` once the cluster is shut down. Also the lock under which view and events change together.
     events: Mutex<Option<broadcast::Sender<Event>>>,
 }
 
 impl Board {
-    pub(super) fn new(view: View) -> Self {
+    pub(crate) fn new(view: View) -> Self {
         Self {
             views: watch::Sender::new(Arc::new(view)),
             events: Mutex::new(Some(broadcast::Sender::new(EVENTS_BUFFERED_MAX))),
         }
     }
 
-    pub(super) fn publish(&self, view: View, events: Vec<Event>) {
+    pub(crate) fn publish(&self, view: View, events: Vec<Event>) {
         let sender = self.events.lock();
         self.views.send_replace(Arc::new(view));
         let Some(sender) = sender.as_ref() else { return };
@@ -90,11 +90,11 @@ impl Board {
         }
     }
 
-    pub(super) fn views(&self) -> watch::Receiver<Arc<View>> {
+    pub(crate) fn views(&self) -> watch::Receiver<Arc<View>> {
         self.views.subscribe()
     }
 
-    pub(super) fn events(&self) -> Events {
+    pub(crate) fn events(&self) -> Events {
         let sender = self.events.lock();
         let others = self.views.borrow().peers.iter().filter(|peer| !peer.is_self).cloned().collect();
         let changes = sender.as_ref().map(broadcast::Sender::subscribe);
@@ -102,7 +102,7 @@ impl Board {
     }
 
     /// No further events; every subscription ends after those that it has not read yet.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         self.events.lock().take();
     }
 }

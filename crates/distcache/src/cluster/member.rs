@@ -92,6 +92,18 @@ pub struct Peer {
     pub is_self: bool,
 }
 
+impl Peer {
+    /// A node that has no others, and so no addresses.
+    pub(crate) fn alone(name: String, weight: u16) -> Self {
+        let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        let id = Identity { addr: nowhere, epoch: crate::net::wall_clock_ms(), meta_version: 0 };
+        let mut me = Metadata::joining(id, name, id.epoch, nowhere);
+        me.weight = weight;
+        me.set_state(PeerState::Ready);
+        me.peer(true)
+    }
+}
+
 /// Where a node stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

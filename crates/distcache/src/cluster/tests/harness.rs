@@ -32,7 +32,7 @@ pub(super) struct Cut(HashSet<SocketAddr>);
 
 impl Cut {
     pub(super) fn off(nodes: &[&Node]) -> Self {
-        let side: HashSet<_> = nodes.iter().map(|node| node.cluster.gossip_addr()).collect();
+        let side: HashSet<_> = nodes.iter().map(|node| node.cluster.me().gossip_addr).collect();
         CUTS.lock().push(side.clone());
         Self(side)
     }
@@ -103,7 +103,7 @@ impl Node {
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
-        self.cluster.gossip_addr()
+        self.cluster.me().gossip_addr
     }
 
     pub(super) fn names(&self) -> Vec<String> {

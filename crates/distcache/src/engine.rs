@@ -1,0 +1,460 @@
+//! The front door: start, find a keyspace, list and change what is defined, stop.
+//!
+//! Wires the parts together and decides nothing. The invariant: every task of an engine ends when its last handle is dropped or
+//! `shutdown` has returned.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::builder::{EngineBuilder, Settings};
+use crate::cluster::{Board, Cluster, ClusterConfig, Events, Peer, PeerState, SharedState, View};
+use crate::error::{Error, StartError, Unreached};
+use crate::keyspace::Keyspace;
+use crate::keyspaces::Keyspaces;
+use crate::net::{self, Clock, TcpListener};
+use crate::node::{Node, NodeParts};
+use crate::peer::handshake::Hello;
+use crate::peer::link::LinkSettings;
+use crate::peer::server::Server;
+use crate::peer::wire::{Request, Response};
+use crate::ring::{NodeId, SLOTS};
+use crate::spec::{KeyspaceSettings, KeyspaceSpec, PutOptions};
+use crate::stats::KeyspaceStats;
+
+/// Expired entries are looked for this often.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// A sweep may take this part of the time.
+const SWEEP_SHARE: u32 = 50;
+
+/// A node of the cache. Cheap to clone; the last handle dropped stops it, without the waiting of [`shutdown`](Self::shutdown).
+///
+/// ```
+/// # use std::time::Duration;
+/// # use distcache::{DataSource, Engine, Error, Fetched, KeyspaceSpec, SourceError};
+/// struct Greetings;
+/// impl DataSource for Greetings {
+///     async fn fetch(&self, key: &str) -> Result<Fetched, SourceError> {
+///         Ok(Fetched::new(format!("hello, {key}")))
+///     }
+/// }
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let engine = Engine::builder().keyspace(KeyspaceSpec::new("greetings", Greetings)).start().await?;
+/// assert_eq!(engine.get("greetings", "world").await?, "hello, world");
+/// engine.shutdown(Duration::from_secs(1)).await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Engine {
+    node: Arc<Node>,
+    keyspaces: Arc<Keyspaces>,
+    standing: Arc<Standing>,
+    alive: Arc<KeepAlive>,
+}
+
+/// Stops the node's tasks when the last handle on it is dropped.
+pub(crate) struct KeepAlive {
+    _stop: DropGuard,
+}
+
+/// Whether this node takes part in a cluster.
+enum Standing {
+    Alone { board: Board, ready: AtomicBool },
+    Member { cluster: Cluster, ready: AtomicBool },
+}
+
+/// A keyspace as it is defined now.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct KeyspaceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its settings.
+    pub settings: KeyspaceSettings,
+    /// Its latest clear, 0 if there was none.
+    pub generation: u64,
+}
+
+/// Who owns how much.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingInfo {
+    /// Equal on two nodes exactly when they place keys alike.
+    pub view: u64,
+    /// Parts that the keys are cut into.
+    pub slots: u32,
+    /// The nodes that own keys, sorted by name.
+    pub members: Vec<RingMember>,
+}
+
+/// A node's share of the keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RingMember {
+    /// Its name.
+    pub name: String,
+    /// Its weight; 100 is normal.
+    pub weight: u16,
+    /// Slots that it owns.
+    pub slots: u32,
+}
+
+impl Engine {
+    /// Describes a node.
+    pub fn builder() -> EngineBuilder {
+        EngineBuilder::new()
+    }
+
+    pub(crate) async fn start(settings: Settings) -> Result<Self, StartError> {
+        let stop = CancellationToken::new();
+        // Dropped with the future of a start that is given up.
+        let alive = Arc::new(KeepAlive { _stop: stop.clone().drop_guard() });
+        let engine = match settings.discovery.is_standalone() {
+            true => Self::start_alone(settings, stop, alive),
+            false => Self::start_member(settings, stop, alive).await?,
+        };
+        engine.node.spawn(sweep(engine.node.clone(), engine.keyspaces.clone()));
+        Ok(engine)
+    }
+
+    fn start_alone(settings: Settings, stop: CancellationToken, alive: Arc<KeepAlive>) -> Self {
+        let me = Peer::alone(settings.node_name(0), settings.weight.max(1));
+        let node = node(&settings, me.name.clone(), me.incarnation, false, stop);
+        node.adopt(vec![me.clone()]);
+        let board = Board::new(View { peers: vec![me] });
+        let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
+        let standing = Arc::new(Standing::Alone { board, ready: AtomicBool::new(true) });
+        Self { node, keyspaces, standing, alive }
+    }
+
+    async fn start_member(
+        settings: Settings,
+        stop: CancellationToken,
+        alive: Arc<KeepAlive>,
+    ) -> Result<Self, StartError> {
+        let bind_error = |error| StartError::Bind { what: "peers", addr: settings.peer_listen, error };
+        let listener = TcpListener::bind(settings.peer_listen).await.map_err(bind_error)?;
+        let peer_port = listener.local_addr().map_err(bind_error)?.port();
+        let name = settings.node_name(peer_port);
+        let incarnation = net::wall_clock_ms();
+        let node = node(&settings, name.clone(), incarnation, true, stop.clone());
+        let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
+        let server = Arc::new(Server {
+            serve: keyspaces.clone(),
+            hello: Hello::new(&settings.cluster_name, &name, incarnation, settings.limits.frame_bytes_max()),
+            limits: settings.limits.clone(),
+            tasks: node.tasks.clone(),
+            stop: stop.clone(),
+        });
+        node.tasks.spawn(server.run(listener));
+        let config = ClusterConfig {
+            cluster_name: settings.cluster_name,
+            node_name: name,
+            gossip_listen: settings.gossip_listen,
+            advertise: settings.advertise,
+            peer_addr_port: peer_port,
+            admin_addr: settings.admin_addr,
+            zone: settings.zone,
+            weight: settings.weight,
+            incarnation,
+            reseed_interval: settings.reseed_interval,
+            join_timeout: settings.join_timeout,
+            limits: settings.limits,
+        };
+        let cluster = Cluster::start(config, settings.discovery, keyspaces.clone(), &node.tasks, stop).await?;
+        join(&node, &cluster).await;
+        let standing = Arc::new(Standing::Member { cluster, ready: AtomicBool::new(true) });
+        Ok(Self { node, keyspaces, standing, alive })
+    }
+
+    /// A handle on a keyspace: saves the look-up by name in every call.
+    pub fn keyspace(&self, name: &str) -> Result<Keyspace, Error> {
+        Ok(Keyspace::new(self.keyspaces.get(name)?, self.alive.clone()))
+    }
+
+    /// See [`Keyspace::get`].
+    pub async fn get(&self, keyspace: &str, key: &str) -> Result<Bytes, Error> {
+        self.keyspace(keyspace)?.get(key).await
+    }
+
+    /// See [`Keyspace::get_many`].
+    pub async fn get_many<K: AsRef<str>>(
+        &self,
+        keyspace: &str,
+        keys: &[K],
+    ) -> Result<Vec<Result<Bytes, Error>>, Error> {
+        self.keyspace(keyspace)?.get_many(keys).await
+    }
+
+    /// See [`Keyspace::put`].
+    pub async fn put(&self, keyspace: &str, key: &str, value: impl Into<Bytes>) -> Result<(), Error> {
+        self.keyspace(keyspace)?.put(key, value).await
+    }
+
+    /// See [`Keyspace::put_with`].
+    pub async fn put_with(
+        &self,
+        keyspace: &str,
+        key: &str,
+        value: impl Into<Bytes>,
+        options: PutOptions,
+    ) -> Result<(), Error> {
+        self.keyspace(keyspace)?.put_with(key, value, options).await
+    }
+
+    /// See [`Keyspace::put_many`].
+    pub async fn put_many<K: Into<String>, V: Into<Bytes>>(
+        &self,
+        keyspace: &str,
+        entries: impl IntoIterator<Item = (K, V)>,
+    ) -> Result<(), Error> {
+        self.keyspace(keyspace)?.put_many(entries).await
+    }
+
+    /// See [`Keyspace::delete`].
+    pub async fn delete(&self, keyspace: &str, key: &str) -> Result<(), Error> {
+        self.keyspace(keyspace)?.delete(key).await
+    }
+
+    /// See [`Keyspace::delete_many`].
+    pub async fn delete_many<K: AsRef<str>>(&self, keyspace: &str, keys: &[K]) -> Result<(), Error> {
+        self.keyspace(keyspace)?.delete_many(keys).await
+    }
+
+    /// See [`Keyspace::refresh`].
+    pub async fn refresh(&self, keyspace: &str, key: &str) -> Result<Bytes, Error> {
+        self.keyspace(keyspace)?.refresh(key).await
+    }
+
+    /// See [`Keyspace::cached`].
+    pub fn cached(&self, keyspace: &str, key: &str) -> Option<Bytes> {
+        self.keyspace(keyspace).ok()?.cached(key)
+    }
+
+    /// See [`Keyspace::owner_of`].
+    pub fn owner_of(&self, keyspace: &str, key: &str) -> Result<Peer, Error> {
+        self.keyspace(keyspace)?.owner_of(key)
+    }
+
+    /// Drops all entries of a keyspace on every node, in time that does not depend on their number. It stays defined.
+    ///
+    /// An [`Error::Unreached`] names the nodes that have not confirmed; they will know before they answer anybody who knows.
+    pub async fn clear_keyspace(&self, name: &str) -> Result<(), Error> {
+        self.keyspaces.clear(name)?;
+        self.tell_registry().await
+    }
+
+    /// Drops a keyspace on every node, entries and definition, also on nodes that are away or join later.
+    pub async fn delete_keyspace(&self, name: &str) -> Result<(), Error> {
+        self.keyspaces.delete(name)?;
+        self.tell_registry().await
+    }
+
+    /// Drops several keyspaces. Where one of them is not defined nothing is dropped.
+    pub async fn delete_keyspaces<N: AsRef<str>>(&self, names: &[N]) -> Result<(), Error> {
+        names.iter().try_for_each(|name| self.keyspaces.get(name.as_ref()).map(drop))?;
+        names.iter().try_for_each(|name| self.keyspaces.delete(name.as_ref()))?;
+        self.tell_registry().await
+    }
+
+    /// Replaces the definition of a keyspace without dropping what still fits.
+    ///
+    /// Its settings hold on every node, also on those that join later, whatever they define at their start. Source and
+    /// `expires_at` are code and are replaced on this node only.
+    pub async fn update_keyspace(&self, spec: KeyspaceSpec) -> Result<(), Error> {
+        spec.check(&self.node.limits).map_err(invalid_spec)?;
+        self.keyspaces.update(spec)?;
+        self.tell_registry().await
+    }
+
+    /// Defines a keyspace at run time, also one that was deleted. The source is code, so every node that shall own keys of
+    /// it has to define it too; until then its share is loaded by whoever asks.
+    pub async fn create_keyspace(&self, spec: KeyspaceSpec) -> Result<(), Error> {
+        spec.check(&self.node.limits).map_err(invalid_spec)?;
+        self.keyspaces.create(spec)?;
+        self.tell_registry().await
+    }
+
+    /// All keyspaces, sorted by name.
+    pub fn keyspaces(&self) -> Vec<KeyspaceInfo> {
+        let info = |core: Arc<crate::keyspace::Core>| KeyspaceInfo {
+            name: core.name.clone(),
+            settings: core.settings(),
+            generation: core.generation(),
+        };
+        self.keyspaces.all().into_iter().map(info).collect()
+    }
+
+    /// Counts and sizes of every keyspace on this node, sorted by name.
+    pub fn stats(&self) -> Vec<(String, KeyspaceStats)> {
+        self.keyspaces.all().into_iter().map(|core| (core.name.clone(), core.stats())).collect()
+    }
+
+    /// What changes in the cluster from now on, after a `Joined` for every node that is there already.
+    pub fn events(&self) -> Events {
+        match &*self.standing {
+            Standing::Alone { board, .. } => board.events(),
+            Standing::Member { cluster, .. } => cluster.events(),
+        }
+    }
+
+    /// All nodes that this one knows, itself included, sorted by name.
+    pub fn peers(&self) -> Vec<Peer> {
+        self.node.topology().peers.clone()
+    }
+
+    /// This node, as the others see it.
+    pub fn me(&self) -> Peer {
+        match &*self.standing {
+            Standing::Alone { .. } => self.peers().remove(0),
+            Standing::Member { cluster, .. } => cluster.me(),
+        }
+    }
+
+    /// Who owns how much in the present view.
+    pub fn ring(&self) -> RingInfo {
+        let topology = self.node.topology();
+        let ring = topology.placement.ring();
+        let member = |peer: &Peer| {
+            let id = NodeId::of(&peer.name);
+            let placed = ring.members().iter().find(|member| member.id == id)?;
+            Some(RingMember { name: peer.name.clone(), weight: placed.weight, slots: ring.slots_owned(id) })
+        };
+        let members = topology.peers.iter().filter_map(member).collect();
+        RingInfo { view: ring.fingerprint().0, slots: SLOTS as u32, members }
+    }
+
+    /// Whether this node has joined and is not leaving.
+    pub fn is_ready(&self) -> bool {
+        let (Standing::Alone { ready, .. } | Standing::Member { ready, .. }) = &*self.standing;
+        ready.load(Ordering::Acquire) && !self.node.stop.is_cancelled()
+    }
+
+    /// Leaves the cluster and stops. From the call on [`is_ready`](Self::is_ready) is false; the others are told, requests
+    /// under way have `grace` to finish, then everything ends.
+    pub async fn shutdown(&self, grace: Duration) {
+        let (Standing::Alone { ready, .. } | Standing::Member { ready, .. }) = &*self.standing;
+        ready.store(false, Ordering::Release);
+        match &*self.standing {
+            Standing::Alone { board, .. } => board.close(),
+            Standing::Member { cluster, .. } => {
+                let left = async {
+                    cluster.set_state(PeerState::Draining);
+                    cluster.leave().await;
+                };
+                let _ = tokio::time::timeout(grace, left).await;
+            }
+        }
+        self.node.stop.cancel();
+        self.node.tasks.close();
+        if tokio::time::timeout(grace.max(Duration::from_millis(100)), self.node.tasks.wait()).await.is_err() {
+            tracing::warn!(?grace, "tasks are left after the grace period");
+        }
+    }
+
+    /// Tells every node what is agreed about the keyspaces, and waits for their word.
+    async fn tell_registry(&self) -> Result<(), Error> {
+        let Standing::Member { cluster, .. } = &*self.standing else { return Ok(()) };
+        cluster.touch();
+        let state = self.keyspaces.export();
+        let links: Vec<_> = self.node.topology().links().cloned().collect();
+        let told = join_all(links.iter().map(|link| async {
+            let read = |response: Response<'_>| match response {
+                Response::Registry(state) => Some(state.to_vec()),
+                _ => None,
+            };
+            match link.call(Request::Registry(&state), self.node.request_timeout, read).await {
+                Ok(theirs) => {
+                    self.keyspaces.merge(&theirs);
+                    None
+                }
+                Err(error) => Some(Unreached { key: None, peer: link.name().into(), error }),
+            }
+        }));
+        let unreached: Vec<_> = told.await.into_iter().flatten().collect();
+        if unreached.is_empty() { Ok(()) } else { Err(Error::Unreached { unreached }) }
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("name", &self.me().name).finish_non_exhaustive()
+    }
+}
+
+fn invalid_spec(error: StartError) -> Error {
+    match error {
+        StartError::Invalid { field, value, reason } => Error::InvalidSpec { field, value, reason },
+        other => Error::InvalidSpec { field: "keyspace", value: String::new(), reason: other.to_string() },
+    }
+}
+
+fn node(settings: &Settings, name: String, incarnation: u64, clustered: bool, stop: CancellationToken) -> Arc<Node> {
+    let limits = settings.limits.clone();
+    let link_settings = LinkSettings {
+        hello: Hello::new(&settings.cluster_name, &name, incarnation, limits.frame_bytes_max()),
+        limits: limits.clone(),
+        hop_budget: settings.hop_budget,
+        clock: Clock::Kernel,
+        tasks: TaskTracker::new(),
+    };
+    let parts = NodeParts {
+        name,
+        limits,
+        clock: Clock::Kernel,
+        request_timeout: settings.request_timeout,
+        clustered,
+        link_settings,
+        stop,
+        runtime: Handle::current(),
+    };
+    Arc::new(Node::new(parts, Vec::new()))
+}
+
+/// Gets to know the others, then takes a share of the keys, and from then on follows what changes.
+async fn join(node: &Arc<Node>, cluster: &Cluster) {
+    cluster.join().await;
+    let mut views = cluster.views();
+    node.adopt(views.borrow_and_update().peers.clone());
+    cluster.set_state(PeerState::Ready);
+    let is_ready = |view: &Arc<View>| view.peers.iter().any(|peer| peer.is_self && peer.state == PeerState::Ready);
+    // The driver ends only with the node, so there is a view to wait for.
+    if let Ok(view) = views.wait_for(is_ready).await {
+        node.adopt(view.peers.clone());
+    }
+    node.spawn(follow(node.clone(), views));
+}
+
+async fn follow(node: Arc<Node>, mut views: watch::Receiver<Arc<View>>) {
+    while views.changed().await.is_ok() {
+        let peers = views.borrow_and_update().peers.clone();
+        node.adopt(peers);
+    }
+}
+
+/// Frees what no longer counts: when something may have expired, and when a clear or a new view ended much at once.
+async fn sweep(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
+    let mut pause = SWEEP_INTERVAL;
+    loop {
+        let all = tokio::select! {
+            () = tokio::time::sleep(pause) => false,
+            () = node.sweep.notified() => true,
+        };
+        let started = node.clock.now();
+        for core in keyspaces.all() {
+            if all || core.may_hold_expired() {
+                core.sweep().await;
+            }
+        }
+        pause = SWEEP_INTERVAL.max(node.clock.now().since(started) * SWEEP_SHARE);
+    }
+}

@@ -1,0 +1,422 @@
+//! The story of a key: get, get_many, put, delete, and answering other nodes as the owner.
+//!
+//! In reading order: this file (a handle, and a get up to the fork between owner and others), [`load`] (the owner asks the
+//! source), [`fetch`] (others ask the owner), [`batch`] (many keys at once), [`write`] (put, delete, invalidate), [`serve`]
+//! (what peers are answered). Knows no bytes on the wire and no sockets. The invariants: one load per key at a time in the
+//! whole cluster while the nodes agree on the view; no lock is held while anything is awaited; once a write returned Ok, what
+//! this node answers is not older.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
+
+use crate::cluster::Peer;
+use crate::engine::KeepAlive;
+use crate::error::Error;
+use crate::flight::{Failure, Flights, Outcome};
+use crate::lease::{Leases, Sightings};
+use crate::net::Moment;
+use crate::node::{Node, Owner, Topology};
+use crate::peer::link::Link;
+use crate::source::DynDataSource;
+use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
+use crate::stats::{Count, Counters, KeyspaceStats};
+use crate::store::{Holding, Record, Store, Validity};
+
+mod batch;
+mod fetch;
+mod load;
+mod serve;
+mod write;
+
+use load::Purpose;
+pub(crate) use serve::Served;
+
+/// A keyspace of a running engine. Cheap to clone; saves the look-up by name in every call.
+#[derive(Clone)]
+pub struct Keyspace {
+    core: Arc<Core>,
+    _engine: Arc<KeepAlive>,
+}
+
+impl Keyspace {
+    pub(crate) fn new(core: Arc<Core>, engine: Arc<KeepAlive>) -> Self {
+        Self { core, _engine: engine }
+    }
+
+    /// The name.
+    pub fn name(&self) -> &str {
+        &self.core.name
+    }
+
+    /// The value under this key: from here, from its owner, or from the source.
+    pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
+        match self.core.lookup(key) {
+            Some((record, _)) => record.into_value().ok_or(Error::NotFound),
+            // Boxed, so that the future of a hit stays small.
+            None => Box::pin(self.core.ask_within(key, GetOptions::new())).await.map(|entry| entry.value),
+        }
+    }
+
+    /// Like [`get`](Self::get), with what the cache knows about the value, and a deadline of the caller's own.
+    pub async fn get_entry(&self, key: &str, options: GetOptions) -> Result<Entry, Error> {
+        match self.core.lookup(key) {
+            Some((record, holding)) => entry_of(record, origin_of(holding), self.core.node.clock.now()),
+            None => Box::pin(self.core.ask_within(key, options)).await,
+        }
+    }
+
+    /// The values under these keys, in their order. One request per owner, and one
+    /// [`fetch_many`](crate::DataSource::fetch_many) per owner for what it does not have.
+    ///
+    /// The outer error concerns the call as a whole (too many keys, no such keyspace).
+    pub async fn get_many<K: AsRef<str>>(&self, keys: &[K]) -> Result<Vec<Result<Bytes, Error>>, Error> {
+        let entries = self.get_many_entries(keys, GetOptions::new()).await?;
+        Ok(entries.into_iter().map(|entry| entry.map(|entry| entry.value)).collect())
+    }
+
+    /// Like [`get_many`](Self::get_many), with what the cache knows about the values.
+    pub async fn get_many_entries<K: AsRef<str>>(
+        &self,
+        keys: &[K],
+        options: GetOptions,
+    ) -> Result<Vec<Result<Entry, Error>>, Error> {
+        let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
+        self.core.get_many(&keys, options).await
+    }
+
+    /// Stores a value at its owner; copies elsewhere are invalidated before this returns.
+    pub async fn put(&self, key: &str, value: impl Into<Bytes>) -> Result<(), Error> {
+        self.put_with(key, value, PutOptions::new()).await
+    }
+
+    /// Like [`put`](Self::put), with a lifetime for this value.
+    pub async fn put_with(&self, key: &str, value: impl Into<Bytes>, options: PutOptions) -> Result<(), Error> {
+        self.core.put(key, value.into(), options).await
+    }
+
+    /// Stores several values, one request per owner. An [`Error::Unreached`] names every key that was not stored.
+    pub async fn put_many<K, V>(&self, entries: impl IntoIterator<Item = (K, V)>) -> Result<(), Error>
+    where
+        K: Into<String>,
+        V: Into<Bytes>,
+    {
+        let entries = entries.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        self.core.put_many(entries).await
+    }
+
+    /// Removes a key everywhere. Not having it is no error.
+    pub async fn delete(&self, key: &str) -> Result<(), Error> {
+        self.core.delete(key).await
+    }
+
+    /// Removes several keys, one request per owner. An [`Error::Unreached`] names every key that may still be there.
+    pub async fn delete_many<K: AsRef<str>>(&self, keys: &[K]) -> Result<(), Error> {
+        let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
+        self.core.delete_many(&keys).await
+    }
+
+    /// Loads the value now, whatever is cached, and replaces it everywhere. Where the load fails the old value stays.
+    pub async fn refresh(&self, key: &str) -> Result<Bytes, Error> {
+        self.core.refresh(key).await.map(|entry| entry.value)
+    }
+
+    /// What is here and fresh, without a load, a message or a wait.
+    pub fn cached(&self, key: &str) -> Option<Bytes> {
+        self.core.lookup(key).and_then(|(record, _)| record.into_value())
+    }
+
+    /// The node that owns this key in the present view.
+    pub fn owner_of(&self, key: &str) -> Result<Peer, Error> {
+        self.core.check(key)?;
+        let topology = self.core.node.topology();
+        topology.owner_peer(self.core.hash(key)).cloned().ok_or(Error::Shutdown)
+    }
+
+    /// Counts and sizes of this keyspace on this node.
+    pub fn stats(&self) -> KeyspaceStats {
+        self.core.stats()
+    }
+}
+
+impl std::fmt::Debug for Keyspace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyspace").field("name", &self.core.name).finish_non_exhaustive()
+    }
+}
+
+/// What a keyspace is on this node.
+pub(crate) struct Core {
+    pub(crate) name: String,
+    seed: u64,
+    node: Arc<Node>,
+    definition: ArcSwap<Definition>,
+    /// The latest clear that the cluster agreed on.
+    generation: AtomicU64,
+    /// Counts the clears that this node has seen; what is stored carries it.
+    epoch: AtomicU32,
+    deleted: AtomicBool,
+    store: Store,
+    loads: Arc<Flights>,
+    fetches: Arc<Flights>,
+    leases: Leases,
+    sightings: Sightings,
+    load_places: Semaphore,
+    loads_queued: AtomicUsize,
+    counters: Arc<Counters>,
+}
+
+/// The part of a keyspace that `update_keyspace` replaces.
+pub(crate) struct Definition {
+    pub(crate) settings: KeyspaceSettings,
+    source: Arc<dyn DynDataSource>,
+    expires_at: Option<ExpiresAt>,
+}
+
+/// Where and when something was begun: decides later whether what came of it may be kept.
+#[derive(Clone, Copy)]
+struct Begun {
+    at: Moment,
+    epoch: u32,
+    view_seq: u32,
+}
+
+/// Who is to be asked for a key.
+enum Route {
+    Me,
+    Peer(Arc<Link>),
+    Nobody,
+}
+
+/// Views and flights may change under a caller this often before it is sent to the source.
+const ATTEMPTS: usize = 4;
+
+impl Core {
+    pub(crate) fn new(spec: KeyspaceSpec, node: Arc<Node>) -> Self {
+        let counters = Arc::new(Counters::new());
+        let limits = &node.limits;
+        Self {
+            // Seeded by the name: the same key of two keyspaces has two owners, most likely.
+            seed: xxh3_64(spec.name.as_bytes()),
+            store: Store::new(&spec.settings, limits.value_bytes_max, node.clustered, counters.clone()),
+            loads: Arc::new(Flights::new(limits.waiters_per_key_max)),
+            fetches: Arc::new(Flights::new(limits.waiters_per_key_max)),
+            leases: Leases::new(limits.leased_keys_max),
+            sightings: Sightings::new(),
+            load_places: Semaphore::new(limits.loads_running_max),
+            loads_queued: AtomicUsize::new(0),
+            generation: AtomicU64::new(0),
+            epoch: AtomicU32::new(0),
+            deleted: AtomicBool::new(false),
+            name: spec.name.clone(),
+            definition: ArcSwap::from_pointee(Definition::of(spec)),
+            counters,
+            node,
+        }
+    }
+
+    /// Replaces source and rules; what is stored stays as far as it fits, loads under way finish.
+    pub(crate) fn redefine(&self, spec: KeyspaceSpec) {
+        self.store.resize(&spec.settings, self.node.clustered);
+        self.definition.store(Arc::new(Definition::of(spec)));
+    }
+
+    /// Replaces the rules that are data, as another node decided.
+    pub(crate) fn apply_settings(&self, settings: &KeyspaceSettings) {
+        let now = self.definition.load();
+        if now.settings != *settings {
+            self.store.resize(settings, self.node.clustered);
+            let (source, expires_at) = (now.source.clone(), now.expires_at.clone());
+            self.definition.store(Arc::new(Definition { settings: settings.clone(), source, expires_at }));
+        }
+    }
+
+    /// Drops everything that was stored before the clear called `generation`, in no time.
+    pub(crate) fn advance(&self, generation: u64) {
+        if self.generation.fetch_max(generation, Ordering::AcqRel) < generation {
+            self.epoch.fetch_add(1, Ordering::AcqRel);
+            self.node.sweep.notify_one();
+        }
+    }
+
+    /// Ends this keyspace on this node: nothing is answered from it any more.
+    pub(crate) fn retire(&self) {
+        self.deleted.store(true, Ordering::Release);
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn settings(&self) -> KeyspaceSettings {
+        self.definition.load().settings.clone()
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn stats(&self) -> KeyspaceStats {
+        let mut stats = self.counters.read();
+        self.store.fill_in(&mut stats);
+        stats
+    }
+
+    /// Frees what no longer counts: expired, cleared, moved to other owners.
+    pub(crate) async fn sweep(&self) {
+        let validity = |hash| self.validity(&self.node.topology(), hash);
+        self.store.sweep(validity, tokio::task::yield_now).await;
+        self.leases.sweep(self.node.clock.now());
+    }
+
+    pub(crate) fn may_hold_expired(&self) -> bool {
+        self.store.may_hold_expired(self.node.clock.now())
+    }
+
+    #[inline]
+    fn hash(&self, key: &str) -> u64 {
+        xxh3_64_with_seed(key.as_bytes(), self.seed)
+    }
+
+    fn check(&self, key: &str) -> Result<(), Error> {
+        self.node.limits.check_key(key)?;
+        self.check_defined()
+    }
+
+    fn check_defined(&self) -> Result<(), Error> {
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(Error::KeyspaceNotFound { name: self.name.clone() });
+        }
+        if self.node.stop.is_cancelled() {
+            return Err(Error::Shutdown);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn validity(&self, topology: &Topology, hash: u64) -> Validity {
+        Validity {
+            now: self.node.clock.now(),
+            epoch: self.epoch.load(Ordering::Acquire),
+            slot_since: topology.placement.slot_since(hash),
+        }
+    }
+
+    /// What a reader of this node finds without asking anybody.
+    #[inline]
+    fn lookup(&self, key: &str) -> Option<(Record, Holding)> {
+        let hash = self.hash(key);
+        let (record, holding) = self.held(hash, key)?;
+        self.counters.one(match holding {
+            _ if record.is_negative() => Count::HitsNegative,
+            Holding::Owned => Count::HitsOwned,
+            Holding::Hot => Count::HitsHot,
+        });
+        Some((record, holding))
+    }
+
+    #[inline]
+    fn held(&self, hash: u64, key: &str) -> Option<(Record, Holding)> {
+        let topology = self.node.topology();
+        let holding = if topology.owns(hash) { Holding::Owned } else { Holding::Hot };
+        Some((self.store.get(holding, hash, key, self.validity(&topology, hash))?, holding))
+    }
+
+    fn begin(&self) -> Begun {
+        Begun {
+            at: self.node.clock.now(),
+            epoch: self.epoch.load(Ordering::Acquire),
+            view_seq: self.node.topology().placement.seq(),
+        }
+    }
+
+    fn route(&self, hash: u64) -> (Route, u32) {
+        let topology = self.node.topology();
+        let route = match topology.owner(hash) {
+            Owner::Me => Route::Me,
+            Owner::Peer(link) => Route::Peer(link.clone()),
+            Owner::Nobody => Route::Nobody,
+        };
+        (route, topology.placement.seq())
+    }
+
+    async fn ask_within(self: &Arc<Self>, key: &str, options: GetOptions) -> Result<Entry, Error> {
+        self.check(key)?;
+        self.counters.one(Count::Misses);
+        let limit = options.timeout.unwrap_or(self.node.request_timeout);
+        match tokio::time::timeout(limit, self.ask(self.hash(key), key)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Error::Timeout { limit }),
+        }
+    }
+
+    /// The rest of a get after a miss: load what is ours, ask the owner for what is not, and where the owner cannot be asked
+    /// load it without keeping it for others.
+    async fn ask(self: &Arc<Self>, hash: u64, key: &str) -> Result<Entry, Error> {
+        let mut purpose = Purpose::Own;
+        for _ in 0..ATTEMPTS {
+            let (route, seq) = self.route(hash);
+            let outcome = match (&route, purpose) {
+                (Route::Peer(link), Purpose::Own) => self.fetch(hash, key, link).await,
+                (Route::Me, _) => self.load(hash, key, Purpose::Own).await,
+                (Route::Nobody, Purpose::Own) => self.load(hash, key, Purpose::FallbackUnkept).await,
+                (_, fallback) => self.load(hash, key, fallback).await,
+            };
+            match self.after(outcome, seq)? {
+                After::Landed(entry) => return Ok(entry),
+                After::AskAgain => {}
+                After::FallBack(fallback) => purpose = fallback,
+            }
+        }
+        Err(Error::NotOwner { peer: self.owner_name(hash) })
+    }
+
+    /// What the outcome of a question asked under view `seq` means for who asked.
+    fn after(&self, outcome: Outcome, seq: u32) -> Result<After, Error> {
+        match outcome {
+            Ok(landed) => Ok(After::Landed(landed.entry)),
+            Err(Failure::Answered(error)) => Err(error),
+            Err(_) if self.node.stop.is_cancelled() => Err(Error::Shutdown),
+            Err(Failure::Abandoned) => Ok(After::AskAgain),
+            Err(Failure::NotOwner) if self.node.topology().placement.seq() != seq => Ok(After::AskAgain),
+            Err(Failure::NotOwner) => Ok(After::FallBack(Purpose::FallbackUnkept)),
+            Err(Failure::NotReached(error)) => {
+                tracing::debug!(keyspace = self.name, %error, "owner not reached, asking the source from here");
+                self.counters.one(Count::FetchFailures);
+                Ok(After::FallBack(Purpose::Fallback))
+            }
+        }
+    }
+
+    fn owner_name(&self, hash: u64) -> String {
+        self.node.topology().owner_peer(hash).map_or_else(String::new, |peer| peer.name.clone())
+    }
+}
+
+enum After {
+    Landed(Entry),
+    AskAgain,
+    FallBack(Purpose),
+}
+
+impl Definition {
+    fn of(spec: KeyspaceSpec) -> Self {
+        Self { settings: spec.settings, source: spec.source, expires_at: spec.expires_at }
+    }
+}
+
+fn origin_of(holding: Holding) -> Origin {
+    match holding {
+        Holding::Owned => Origin::Owned,
+        Holding::Hot => Origin::HotCopy,
+    }
+}
+
+fn entry_of(record: Record, origin: Origin, now: Moment) -> Result<Entry, Error> {
+    let age = now.since(record.stored_at);
+    let remaining: Option<Duration> = now.until(record.expires_at);
+    let value = record.into_value().ok_or(Error::NotFound)?;
+    Ok(Entry { value, origin, age, remaining })
+}

@@ -1,0 +1,158 @@
+//! Asking the owner: one fetch per key and node, answered by the task that reads the owner's connection.
+//!
+//! Knows nothing of the source. The invariants: a fetch belongs to nobody among its callers, so none of them can end it for the
+//! others; a hot copy lives no longer than its lease counted from the sending of the request, and is not kept if the owner
+//! invalidated the key in between.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Begun, Core};
+use crate::error::{Error, PeerFailure};
+use crate::flight::{Failure, Landed, Outcome, Ticket};
+use crate::peer::link::Link;
+use crate::peer::wire::{Answer, Get, Named, Request, Response, Value};
+use crate::spec::{Entry, Origin};
+use crate::stats::Count;
+use crate::store::{Holding, Record};
+
+impl Core {
+    /// Joins the fetch of this key, or sends it.
+    pub(super) async fn fetch(self: &Arc<Self>, hash: u64, key: &str, link: &Arc<Link>) -> Outcome {
+        let (waiter, ticket) = self.fetches.join(hash, key).map_err(|error| self.overloaded(error))?;
+        match ticket {
+            Some(ticket) => {
+                if let Some(ticket) = self.land_if_held(ticket) {
+                    self.send_fetch(hash, key, link, ticket).await;
+                }
+            }
+            None => self.counters.one(Count::Coalesced),
+        }
+        waiter.await
+    }
+
+    async fn send_fetch(self: &Arc<Self>, hash: u64, key: &str, link: &Arc<Link>, ticket: Ticket) {
+        let begun = self.begin();
+        let get = Get {
+            keyspace: self.named(),
+            key,
+            wants_copy: self.wants_copy(hash, begun),
+            deadline: self.fetch_deadline(),
+        };
+        self.counters.one(Count::Fetches);
+        let (core, from) = (self.clone(), link.clone());
+        let on_answer = Box::new(move |answer: Result<Response<'_>, PeerFailure>| {
+            let answer = match answer {
+                Ok(Response::One(answer)) => Ok(answer),
+                Ok(Response::Refused(error)) => Err(error),
+                Ok(_) => {
+                    Err(Error::Protocol { peer: from.name().into(), reason: "an answer to another question".into() })
+                }
+                Err(failure) => Err(from.error(failure)),
+            };
+            match answer {
+                Ok(answer) => core.land_fetch(ticket, begun, answer),
+                Err(error) => ticket.land(|_| Err(Failure::NotReached(error))),
+            }
+        });
+        // A failure to send has landed the ticket already.
+        let _ = link.ask(&Request::Get(get), on_answer).await;
+    }
+
+    pub(super) fn named(&self) -> Named<'_> {
+        Named { name: &self.name, generation: self.generation() }
+    }
+
+    pub(super) fn wants_copy(&self, hash: u64, begun: Begun) -> bool {
+        let definition = self.definition.load();
+        let settings = &definition.settings;
+        settings.hot_copies && self.sightings.seen_before(hash, begun.at, settings.lease)
+    }
+
+    /// How long the owner may work on the answer: as long as its load may take. Callers have deadlines of their own; a peer
+    /// that hangs is found out by its silence.
+    pub(super) fn fetch_deadline(&self) -> Duration {
+        self.definition.load().settings.load_timeout + self.node.hop_budget
+    }
+
+    /// Ends a fetch with the owner's answer; runs on the task that reads the connection.
+    pub(super) fn land_fetch(&self, ticket: Ticket, begun: Begun, answer: Answer<'_>) {
+        match answer {
+            Answer::Value(value) => self.land_value(ticket, begun, &value),
+            Answer::NotFound => {
+                self.counters.one(Count::FetchHits);
+                ticket.land(|_| Err(Failure::Answered(Error::NotFound)));
+            }
+            Answer::NotOwner => ticket.land(|_| Err(Failure::NotOwner)),
+            // Asked again, by itself.
+            Answer::NoRoom => drop(ticket),
+            Answer::Failed(error) => ticket.land(|_| Err(failure_of(error))),
+        }
+    }
+
+    fn land_value(&self, ticket: Ticket, begun: Begun, value: &Value<'_>) {
+        if !value.loaded {
+            self.counters.one(Count::FetchHits);
+        }
+        let origin = if value.loaded { Origin::Loaded } else { Origin::Peer };
+        let entry = |bytes| Entry { value: bytes, origin, age: value.age, remaining: value.remaining };
+        if value.lease.is_zero() {
+            let entry = entry(Bytes::copy_from_slice(value.value));
+            return ticket.land(|_| Ok(Landed { entry, version: value.version, leasable: false }));
+        }
+        let hash = ticket.hash();
+        let record = self.hot_record(ticket.key(), begun, value);
+        let bytes = record.clone().into_value().unwrap_or_default();
+        ticket.land(|attached| {
+            if attached {
+                self.keep_copy(hash, record, begun);
+            }
+            Ok(Landed { entry: entry(bytes), version: value.version, leasable: false })
+        });
+    }
+
+    fn hot_record(&self, key: &str, begun: Begun, value: &Value<'_>) -> Record {
+        let now = self.node.clock.now();
+        let lease_end = begun.at.after(value.lease);
+        let expires_at = value.remaining.map_or(lease_end, |remaining| now.after(remaining).min(lease_end));
+        let mut record = Record::new(key, Some(value.value));
+        (record.expires_at, record.stored_at, record.version) = (expires_at, now.before(value.age), value.version);
+        (record.epoch, record.view_seq) = (begun.epoch, begun.view_seq);
+        record
+    }
+
+    /// Keeps a hot copy; runs while the key is locked.
+    fn keep_copy(&self, hash: u64, record: Record, begun: Begun) {
+        let topology = self.node.topology();
+        let validity = self.validity(&topology, hash);
+        if begun.epoch == validity.epoch && begun.view_seq >= validity.slot_since && !topology.owns(hash) {
+            // A copy that does not fit is not kept; the owner has it.
+            let _ = self.store.insert(Holding::Hot, hash, record);
+        }
+    }
+}
+
+/// An error of the owner's: about the key, or about the owner's being able to answer at all.
+fn failure_of(error: Error) -> Failure {
+    match error {
+        Error::Shutdown | Error::KeyspaceNotFound { .. } | Error::PeerUnavailable { .. } => Failure::NotReached(error),
+        error => Failure::Answered(error),
+    }
+}
+
+/// The entry in an owner's answer to a single question; `None`: it answers something else.
+pub(super) fn entry_in(response: Response<'_>, peer: &str) -> Option<Result<Entry, Error>> {
+    Some(match response {
+        Response::One(Answer::Value(value)) => {
+            let origin = if value.loaded { Origin::Loaded } else { Origin::Peer };
+            let bytes = Bytes::copy_from_slice(value.value);
+            Ok(Entry { value: bytes, origin, age: value.age, remaining: value.remaining })
+        }
+        Response::One(Answer::NotFound) => Err(Error::NotFound),
+        Response::One(Answer::NotOwner) => Err(Error::NotOwner { peer: peer.into() }),
+        Response::One(Answer::Failed(error)) | Response::Refused(error) => Err(error),
+        _ => return None,
+    })
+}

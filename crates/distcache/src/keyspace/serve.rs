@@ -1,0 +1,201 @@
+//! What peers are answered: this node as the owner.
+//!
+//! Never asks a third node: who is not the owner in its own view says so. The invariant: the asker is registered as a holder on
+//! arrival, before anything is read for it, so that no write can fall between its answer and the books.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::write::{Change, Write};
+use super::{Core, Purpose};
+use crate::error::Error;
+use crate::flight::{Failure, Landed, Outcome};
+use crate::net::Moment;
+use crate::peer::wire::{Answer, Get, GetMany, PutEntry, Value};
+use crate::ring::NodeId;
+use crate::spec::Origin;
+use crate::stats::Count;
+use crate::store::{Holding, Record};
+
+/// An answer that keeps no copy may still be on its way this long.
+const IN_TRANSIT: Duration = Duration::from_secs(1);
+
+/// A lease as the owner counts it: clocks run at slightly different rates, and tick in steps.
+pub(super) fn with_margin(lease: Duration) -> Duration {
+    lease + lease / 50 + Duration::from_millis(20)
+}
+
+/// What the owner answers for one key, before it is put into bytes.
+pub(crate) enum Served {
+    Landed { landed: Landed, lease: Duration },
+    NotFound,
+    NotOwner,
+    Failed(Error),
+}
+
+impl Served {
+    pub(crate) fn as_answer(&self) -> Answer<'_> {
+        match self {
+            Self::Landed { landed, lease } => Answer::Value(Value {
+                value: &landed.entry.value,
+                loaded: !landed.entry.origin.is_hit(),
+                age: landed.entry.age,
+                remaining: landed.entry.remaining,
+                lease: if landed.leasable { *lease } else { Duration::ZERO },
+                version: landed.version,
+            }),
+            Self::NotFound => Answer::NotFound,
+            Self::NotOwner => Answer::NotOwner,
+            Self::Failed(error) => Answer::Failed(error.clone()),
+        }
+    }
+}
+
+impl Core {
+    /// Answers from what is stored; `false`: this needs more than a look.
+    pub(crate) fn serve_at_once(&self, from: NodeId, get: &Get<'_>, answer: &mut dyn FnMut(Answer<'_>)) -> bool {
+        self.advance(get.keyspace.generation);
+        let hash = self.hash(get.key);
+        let topology = self.node.topology();
+        if !topology.owns(hash) {
+            answer(Answer::NotOwner);
+            return true;
+        }
+        let validity = self.validity(&topology, hash);
+        let lease = self.register(hash, from, get.wants_copy, validity.now, Duration::ZERO);
+        let Some(record) = self.store.get(Holding::Owned, hash, get.key, validity) else {
+            return false;
+        };
+        self.counters.one(Count::Served);
+        serve_record(record, validity.now, lease, answer);
+        true
+    }
+
+    /// Enters the asker as a holder; the lease it may be given. What is on its way to it counts as held.
+    fn register(&self, hash: u64, from: NodeId, wants_copy: bool, now: Moment, load: Duration) -> Duration {
+        let settings_lease = self.definition.load().settings.lease;
+        let (lease, held) = match wants_copy {
+            true => (settings_lease, settings_lease),
+            false => (Duration::ZERO, settings_lease.min(IN_TRANSIT)),
+        };
+        let registered = self.leases.register(hash, from, now, with_margin(held) + load);
+        if registered { lease } else { Duration::ZERO }
+    }
+
+    pub(crate) async fn serve_get(self: &Arc<Self>, from: NodeId, get: &Get<'_>) -> Served {
+        self.advance(get.keyspace.generation);
+        let hash = self.hash(get.key);
+        if let Err(refused) = self.serves(hash, get.key) {
+            return refused;
+        }
+        let lease = self.register(hash, from, get.wants_copy, self.node.clock.now(), get.deadline);
+        let limit = get.deadline;
+        match tokio::time::timeout(limit, self.load(hash, get.key, Purpose::Own)).await {
+            Ok(outcome) => self.served(outcome, lease),
+            Err(_) => Served::Failed(Error::Timeout { limit }),
+        }
+    }
+
+    pub(crate) async fn serve_get_many(self: &Arc<Self>, from: NodeId, get: &GetMany<'_>) -> Vec<Served> {
+        self.advance(get.keyspace.generation);
+        let deadline = tokio::time::Instant::now() + get.deadline;
+        let now = self.node.clock.now();
+        let mut answers: Vec<Option<Served>> = Vec::with_capacity(get.keys.len());
+        let mut missed = Vec::new();
+        for (place, &(key, wants_copy)) in get.keys.iter().enumerate() {
+            let hash = self.hash(key);
+            answers.push(self.serves(hash, key).err());
+            if answers[place].is_none() {
+                let lease = self.register(hash, from, wants_copy, now, get.deadline);
+                match self.held(hash, key) {
+                    Some((record, Holding::Owned)) => answers[place] = Some(self.serve_held(record, lease)),
+                    _ => missed.push((place, hash, key, lease)),
+                }
+            }
+        }
+        let wanted = missed.iter().map(|&(_, hash, key, _)| (hash, key));
+        let waiting = self.start_own_loads(wanted);
+        for ((place, _, _, lease), waiter) in missed.into_iter().zip(waiting) {
+            answers[place] = Some(match waiter {
+                Err(error) => Served::Failed(error),
+                Ok(waiter) => match tokio::time::timeout_at(deadline, waiter).await {
+                    Ok(outcome) => self.served(outcome, lease),
+                    Err(_) => Served::Failed(Error::Timeout { limit: get.deadline }),
+                },
+            });
+        }
+        answers.into_iter().map(|answer| answer.unwrap_or(Served::NotOwner)).collect()
+    }
+
+    fn serve_held(&self, record: Record, lease: Duration) -> Served {
+        self.counters.one(Count::Served);
+        let version = record.version;
+        match super::entry_of(record, Origin::Owned, self.node.clock.now()) {
+            Ok(entry) => Served::Landed { landed: Landed { entry, version, leasable: true }, lease },
+            Err(_) => Served::NotFound,
+        }
+    }
+
+    /// Whether this node answers for the key at all.
+    fn serves(&self, hash: u64, key: &str) -> Result<(), Served> {
+        self.check(key).map_err(Served::Failed)?;
+        if self.node.topology().owns(hash) { Ok(()) } else { Err(Served::NotOwner) }
+    }
+
+    fn served(&self, outcome: Outcome, lease: Duration) -> Served {
+        self.counters.one(Count::Served);
+        match outcome {
+            Ok(landed) => Served::Landed { landed, lease },
+            Err(Failure::Answered(Error::NotFound)) => Served::NotFound,
+            Err(Failure::Answered(error) | Failure::NotReached(error)) => Served::Failed(error),
+            Err(Failure::NotOwner) => Served::NotOwner,
+            // The load's task is gone: the node is shutting down.
+            Err(Failure::Abandoned) => Served::Failed(Error::Shutdown),
+        }
+    }
+
+    pub(crate) async fn serve_put(&self, generation: u64, entries: &[PutEntry<'_>]) -> Vec<Option<Error>> {
+        self.advance(generation);
+        let writes = entries.iter().map(|entry| Write {
+            hash: self.hash(entry.key),
+            key: entry.key,
+            change: Change::Put { value: entry.value, ttl: entry.ttl },
+        });
+        self.write_here(&writes.collect::<Vec<_>>()).await
+    }
+
+    pub(crate) async fn serve_delete(&self, generation: u64, keys: &[&str]) -> Vec<Option<Error>> {
+        self.advance(generation);
+        let writes = keys.iter().map(|key| Write { hash: self.hash(key), key, change: Change::Delete });
+        self.write_here(&writes.collect::<Vec<_>>()).await
+    }
+
+    pub(crate) fn serve_invalidate(&self, generation: u64, keys: &[&str]) {
+        self.advance(generation);
+        self.counters.add(Count::InvalidationsReceived, keys.len() as u64);
+        keys.iter().for_each(|key| self.drop_copy(self.hash(key), key));
+    }
+
+    pub(crate) async fn serve_refresh(self: &Arc<Self>, key: &str, deadline: Duration) -> Served {
+        let hash = self.hash(key);
+        if let Err(refused) = self.serves(hash, key) {
+            return refused;
+        }
+        match tokio::time::timeout(deadline, self.refresh_here(hash, key)).await {
+            Ok(Ok(entry)) => {
+                Served::Landed { landed: Landed { entry, version: 0, leasable: false }, lease: Duration::ZERO }
+            }
+            Ok(Err(Error::NotFound)) => Served::NotFound,
+            Ok(Err(error)) => Served::Failed(error),
+            Err(_) => Served::Failed(Error::Timeout { limit: deadline }),
+        }
+    }
+}
+
+fn serve_record(record: Record, now: Moment, lease: Duration, answer: &mut dyn FnMut(Answer<'_>)) {
+    let (age, remaining, version) = (now.since(record.stored_at), now.until(record.expires_at), record.version);
+    match record.into_value() {
+        Some(value) => answer(Answer::Value(Value { value: &value, loaded: false, age, remaining, lease, version })),
+        None => answer(Answer::NotFound),
+    }
+}

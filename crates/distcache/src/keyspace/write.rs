@@ -1,0 +1,343 @@
+//! Put, delete and refresh: at the owner, with copies elsewhere told to go.
+//!
+//! The owner changes its entry and detaches the load under way in one step, then names the holders of copies: whoever read the
+//! old value registered before, so either the change is read or the holder is told. Nothing is retried blindly: only a write
+//! that its receiver refused as "not mine" is sent again. The invariant: once a write returned Ok, no node that the owner
+//! reaches answers an older value.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
+use super::{Core, Route};
+use crate::error::{Error, Unreached};
+use crate::expiry;
+use crate::flight::Failure;
+use crate::lease::Revoked;
+use crate::net;
+use crate::node::INVALIDATION_WAIT;
+use crate::peer::link::Link;
+use crate::peer::wire::{PutEntry, Request, Response};
+use crate::spec::{Entry, PutOptions};
+use crate::stats::Count;
+use crate::store::{Holding, Record};
+
+/// Bytes that an entry takes in a request beside key and value, an upper bound.
+const ENTRY_FRAME_BYTES: usize = 32;
+/// Views converge within moments of each other; a write that met two views waits this long between attempts.
+const DISAGREEMENT_PAUSE: Duration = Duration::from_millis(50);
+const WRITE_ATTEMPTS: usize = 4;
+
+/// A change of one key.
+#[derive(Clone, Copy)]
+pub(super) struct Write<'a> {
+    pub(super) hash: u64,
+    pub(super) key: &'a str,
+    pub(super) change: Change<'a>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum Change<'a> {
+    Put { value: &'a [u8], ttl: Option<Duration> },
+    Delete,
+}
+
+impl Write<'_> {
+    fn frame_bytes(&self) -> usize {
+        let value = if let Change::Put { value, .. } = self.change { value.len() } else { 0 };
+        self.key.len() + value + ENTRY_FRAME_BYTES
+    }
+}
+
+impl Core {
+    pub(super) async fn put(self: &Arc<Self>, key: &str, value: Bytes, options: PutOptions) -> Result<(), Error> {
+        self.check(key)?;
+        self.node.limits.check_value(value.len())?;
+        let change = Change::Put { value: &value, ttl: options.ttl };
+        self.write_one(Write { hash: self.hash(key), key, change }).await
+    }
+
+    pub(super) async fn delete(self: &Arc<Self>, key: &str) -> Result<(), Error> {
+        self.check(key)?;
+        self.write_one(Write { hash: self.hash(key), key, change: Change::Delete }).await
+    }
+
+    pub(super) async fn put_many(self: &Arc<Self>, entries: Vec<(String, Bytes)>) -> Result<(), Error> {
+        self.check_defined()?;
+        self.node.limits.check_batch(entries.len())?;
+        for (key, value) in &entries {
+            self.node.limits.check_key(key)?;
+            self.node.limits.check_value(value.len())?;
+        }
+        // Of several values for one key the last one counts, as if they had been put one after the other.
+        let last: HashMap<&str, &Bytes> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
+        let put = |(key, value): (&'_ str, &'_ Bytes)| (key.to_owned(), value.clone());
+        let entries: Vec<(String, Bytes)> = last.into_iter().map(put).collect();
+        let writes = entries.iter().map(|(key, value)| Write {
+            hash: self.hash(key),
+            key,
+            change: Change::Put { value, ttl: None },
+        });
+        self.write_many(writes.collect()).await
+    }
+
+    pub(super) async fn delete_many(self: &Arc<Self>, keys: &[&str]) -> Result<(), Error> {
+        self.check_defined()?;
+        self.node.limits.check_batch(keys.len())?;
+        for key in keys {
+            self.node.limits.check_key(key)?;
+        }
+        let writes = keys.iter().map(|key| Write { hash: self.hash(key), key, change: Change::Delete });
+        self.write_many(writes.collect()).await
+    }
+
+    async fn write_one(self: &Arc<Self>, write: Write<'_>) -> Result<(), Error> {
+        let mut errors = self.write_all(vec![write]).await;
+        errors.pop().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    async fn write_many(self: &Arc<Self>, writes: Vec<Write<'_>>) -> Result<(), Error> {
+        let errors = self.write_all(writes).await;
+        let unreached = errors.into_iter().map(|(write, error)| Unreached {
+            key: Some(write.key.to_owned()),
+            peer: self.owner_name(write.hash),
+            error,
+        });
+        let unreached: Vec<_> = unreached.collect();
+        if unreached.is_empty() { Ok(()) } else { Err(Error::Unreached { unreached }) }
+    }
+
+    /// Writes at the owners, all at once; gives back what did not take effect.
+    async fn write_all<'a>(self: &Arc<Self>, mut writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
+        let mut failed = Vec::new();
+        for attempt in 1..=WRITE_ATTEMPTS {
+            let outcomes = self.write_at_owners(&writes).await;
+            let (disagreed, others): (Vec<_>, Vec<_>) =
+                outcomes.into_iter().partition(|(_, error)| matches!(error, Error::NotOwner { .. }));
+            failed.extend(others);
+            if disagreed.is_empty() || attempt == WRITE_ATTEMPTS {
+                failed.extend(disagreed);
+                break;
+            }
+            writes = disagreed.into_iter().map(|(write, _)| write).collect();
+            tokio::time::sleep(DISAGREEMENT_PAUSE).await;
+        }
+        failed
+    }
+
+    async fn write_at_owners<'a>(self: &Arc<Self>, writes: &[Write<'a>]) -> Vec<(Write<'a>, Error)> {
+        let mut mine = Vec::new();
+        let mut peers = ByPeer::default();
+        let mut failed = Vec::new();
+        for &write in writes {
+            match self.route(write.hash).0 {
+                Route::Me => mine.push(write),
+                Route::Nobody => failed.push((write, Error::NotOwner { peer: String::new() })),
+                Route::Peer(link) => peers.push(&link, write),
+            }
+        }
+        let here = async {
+            let errors = self.write_here(&mine).await;
+            mine.iter().copied().zip(errors).filter_map(|(write, error)| Some((write, error?))).collect()
+        };
+        let there = peers.into_groups().map(|(link, writes)| self.write_there(link, writes));
+        let (here, there): (Vec<_>, Vec<Vec<_>>) = futures_util::future::join(here, join_all(there)).await;
+        failed.extend(here);
+        failed.extend(there.into_iter().flatten());
+        failed
+    }
+
+    /// Writes as the owner; per key, `None` where it took effect.
+    pub(super) async fn write_here(&self, writes: &[Write<'_>]) -> Vec<Option<Error>> {
+        let errors: Vec<Option<Error>> = writes.iter().map(|write| self.change(write).err()).collect();
+        let changed = writes.iter().zip(&errors).filter(|(_, error)| error.is_none());
+        self.invalidate(changed.map(|(write, _)| (write.hash, write.key)).collect()).await;
+        errors
+    }
+
+    /// Changes the entry and detaches the load under way, as one step.
+    fn change(&self, write: &Write<'_>) -> Result<(), Error> {
+        let record = match write.change {
+            Change::Put { value, ttl } => Some(self.put_record(write.key, value, ttl)?),
+            Change::Delete => None,
+        };
+        self.loads.detach(write.hash, write.key, || {
+            let topology = self.node.topology();
+            if !topology.owns(write.hash) {
+                return Err(Error::NotOwner { peer: self.owner_name(write.hash) });
+            }
+            match record {
+                Some(mut record) => {
+                    self.counters.one(Count::Puts);
+                    (record.view_seq, record.epoch) = (topology.placement.seq(), self.begin().epoch);
+                    let len = record.weight();
+                    self.store
+                        .insert(Holding::Owned, write.hash, record)
+                        .map_err(|max| Error::ValueTooLarge { len, max })
+                }
+                None => {
+                    self.counters.one(Count::Deletes);
+                    self.store.remove(Holding::Owned, write.hash, write.key);
+                    Ok(())
+                }
+            }
+        })
+    }
+
+    /// The record of a put; a value that does not fit is refused before anything is touched.
+    fn put_record(&self, key: &str, value: &[u8], ttl: Option<Duration>) -> Result<Record, Error> {
+        let max = self.store.value_bytes_max().saturating_sub(key.len());
+        if value.len() > max {
+            self.counters.one(Count::RefusedTooLarge);
+            return Err(Error::ValueTooLarge { len: value.len(), max });
+        }
+        let definition = self.definition.load();
+        let mut record = Record::new(key, Some(value));
+        let bytes = record.clone().into_value().unwrap_or_default();
+        let rule = definition.expires_at.as_ref();
+        let lifetime = expiry::lifetime(&definition.settings, rule, key, &bytes, ttl, net::chance());
+        let now = self.node.clock.now();
+        record.expires_at = expiry::end_of(lifetime, now);
+        (record.stored_at, record.version) = (now, self.node.next_version());
+        Ok(record)
+    }
+
+    /// Sends writes to their owner in as few requests as frames allow; gives back what did not take effect.
+    async fn write_there<'a>(self: &Arc<Self>, link: Arc<Link>, writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
+        writes.iter().for_each(|write| self.drop_copy(write.hash, write.key));
+        let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
+        let frames = split(writes, room, Write::frame_bytes);
+        let sent = join_all(frames.into_iter().map(|frame| async {
+            let errors = self.send_writes(&link, &frame).await;
+            // Again, before anybody hears that the write took effect: a fetch may have brought the old value meanwhile.
+            frame.iter().for_each(|write| self.drop_copy(write.hash, write.key));
+            frame.into_iter().zip(errors).filter_map(|(write, error)| Some((write, error?))).collect::<Vec<_>>()
+        }));
+        sent.await.into_iter().flatten().collect()
+    }
+
+    async fn send_writes(&self, link: &Arc<Link>, writes: &[Write<'_>]) -> Vec<Option<Error>> {
+        let keyspace = self.named();
+        let entries = writes.iter().filter_map(|write| match write.change {
+            Change::Put { value, ttl } => Some(PutEntry { key: write.key, value, ttl }),
+            Change::Delete => None,
+        });
+        let entries: Vec<_> = entries.collect();
+        // A call puts or deletes, never both.
+        let request = if entries.is_empty() {
+            Request::Delete { keyspace, keys: writes.iter().map(|write| write.key).collect() }
+        } else {
+            Request::Put { keyspace, entries }
+        };
+        let read = |response: Response<'_>| match response {
+            Response::Written(errors) => Some(Ok(errors)),
+            Response::Refused(error) => Some(Err(error)),
+            _ => None,
+        };
+        let refused = |error: Error| writes.iter().map(|_| Some(error.clone())).collect();
+        match link.call(request, self.node.request_timeout, read).await {
+            Ok(Ok(errors)) if errors.len() == writes.len() => errors,
+            Ok(Ok(_)) => {
+                refused(Error::Protocol { peer: link.name().into(), reason: "too few or too many answers".into() })
+            }
+            Ok(Err(error)) | Err(error) => refused(error),
+        }
+    }
+
+    /// Forgets the hot copy of a key, and does not keep what a fetch under way may bring.
+    pub(super) fn drop_copy(&self, hash: u64, key: &str) {
+        self.fetches.detach(hash, key, || self.store.remove(Holding::Hot, hash, key));
+    }
+
+    /// Tells the holders of these keys to drop them; waits a moment for their answers. Those that cannot be told run into
+    /// their lease.
+    pub(super) async fn invalidate(&self, keys: Vec<(u64, &str)>) {
+        let mut told = ByPeer::default();
+        {
+            let topology = self.node.topology();
+            for (hash, key) in keys {
+                match self.holders(&topology, hash) {
+                    Revoked::All => topology.links().for_each(|link| told.push(link, key)),
+                    Revoked::Nodes(nodes) => {
+                        let holders = nodes.into_iter().filter_map(|node| topology.link(node));
+                        holders.for_each(|link| told.push(link, key));
+                    }
+                }
+            }
+        }
+        let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
+        let tell = told.into_groups().flat_map(|(link, keys)| {
+            let frames = split(keys, room, |key| key.len() + ENTRY_FRAME_BYTES);
+            frames.into_iter().map(move |keys| self.send_invalidation(link.clone(), keys))
+        });
+        join_all(tell.collect::<Vec<_>>()).await;
+    }
+
+    async fn send_invalidation(&self, link: Arc<Link>, keys: Vec<&str>) {
+        self.counters.add(Count::InvalidationsSent, keys.len() as u64);
+        let request = Request::Invalidate { keyspace: self.named(), keys };
+        let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
+        if let Err(error) = link.call(request, INVALIDATION_WAIT, done).await {
+            tracing::debug!(keyspace = self.name, peer = link.name(), %error, "an invalidation was not confirmed");
+        }
+    }
+
+    fn holders(&self, topology: &crate::node::Topology, hash: u64) -> Revoked {
+        let now = self.node.clock.now();
+        let revoked = self.leases.revoke(hash, now);
+        let lease = self.definition.load().settings.lease;
+        // The slot's last owner may have given leases that nobody here knows of.
+        if topology.placement.is_young(hash, now, super::serve::with_margin(lease)) { Revoked::All } else { revoked }
+    }
+
+    pub(super) async fn refresh(self: &Arc<Self>, key: &str) -> Result<Entry, Error> {
+        self.check(key)?;
+        let hash = self.hash(key);
+        let limit = self.definition.load().settings.load_timeout + self.node.hop_budget;
+        let mut last = Error::NotOwner { peer: String::new() };
+        for _ in 0..WRITE_ATTEMPTS {
+            match self.refresh_at_owner(hash, key, limit).await {
+                Err(error @ Error::NotOwner { .. }) => last = error,
+                outcome => return outcome,
+            }
+            tokio::time::sleep(DISAGREEMENT_PAUSE).await;
+        }
+        Err(last)
+    }
+
+    async fn refresh_at_owner(self: &Arc<Self>, hash: u64, key: &str, limit: Duration) -> Result<Entry, Error> {
+        match self.route(hash).0 {
+            Route::Me => {
+                tokio::time::timeout(limit, self.refresh_here(hash, key)).await.unwrap_or(Err(Error::Timeout { limit }))
+            }
+            Route::Nobody => Err(Error::NotOwner { peer: String::new() }),
+            Route::Peer(link) => {
+                self.drop_copy(hash, key);
+                let request = Request::Refresh { keyspace: self.named(), key, deadline: limit };
+                let name = link.name().to_owned();
+                let answer = link.call(request, limit, move |response| super::fetch::entry_in(response, &name)).await?;
+                self.drop_copy(hash, key);
+                answer
+            }
+        }
+    }
+
+    /// Loads as the owner, and tells the holders of the old value.
+    pub(super) async fn refresh_here(self: &Arc<Self>, hash: u64, key: &str) -> Result<Entry, Error> {
+        let outcome = self.load_anew(hash, key).await;
+        let changed = matches!(&outcome, Ok(_) | Err(Failure::Answered(Error::NotFound)));
+        if changed {
+            self.invalidate(vec![(hash, key)]).await;
+        }
+        match outcome {
+            Ok(landed) => Ok(landed.entry),
+            Err(Failure::Answered(error) | Failure::NotReached(error)) => Err(error),
+            Err(Failure::NotOwner) => Err(Error::NotOwner { peer: self.owner_name(hash) }),
+            Err(Failure::Abandoned) => Err(Error::Shutdown),
+        }
+    }
+}

@@ -1,0 +1,202 @@
+//! The keyspaces of a node by name, kept as the cluster agreed, and the door through which peers ask for them.
+//!
+//! Knows what is defined, not how a key is served. The invariant: what the registry says is applied here before anybody is told
+//! that it was taken in.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::cluster::SharedState;
+use crate::error::Error;
+use crate::keyspace::{Core, Served};
+use crate::net;
+use crate::node::Node;
+use crate::peer::server::{Reply, Serve};
+use crate::peer::wire::{Answer, Get, Named, Request, Response};
+use crate::registry::{Agreed, Registry};
+use crate::ring::NodeId;
+use crate::spec::KeyspaceSpec;
+
+pub(crate) struct Keyspaces {
+    node: Arc<Node>,
+    table: RwLock<BTreeMap<String, Arc<Core>>>,
+    registry: Mutex<Registry>,
+}
+
+impl Keyspaces {
+    pub(crate) fn new(node: Arc<Node>, specs: Vec<KeyspaceSpec>) -> Self {
+        let core = |spec: KeyspaceSpec| (spec.name.clone(), Arc::new(Core::new(spec, node.clone())));
+        let table = RwLock::new(specs.into_iter().map(core).collect());
+        Self { node, table, registry: Mutex::default() }
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Result<Arc<Core>, Error> {
+        self.table.read().get(name).cloned().ok_or_else(|| Error::KeyspaceNotFound { name: name.into() })
+    }
+
+    /// All that are defined, sorted by name.
+    pub(crate) fn all(&self) -> Vec<Arc<Core>> {
+        self.table.read().values().cloned().collect()
+    }
+
+    /// Clears a keyspace here; the registry to be told to the others.
+    pub(crate) fn clear(&self, name: &str) -> Result<(), Error> {
+        self.get(name)?;
+        let mut registry = self.registry.lock();
+        registry.clear(name, net::wall_clock_ms());
+        self.apply(&registry);
+        Ok(())
+    }
+
+    pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
+        self.get(name)?;
+        let mut registry = self.registry.lock();
+        registry.delete(name, net::wall_clock_ms(), self.node.id.0);
+        self.apply(&registry);
+        Ok(())
+    }
+
+    pub(crate) fn update(&self, spec: KeyspaceSpec) -> Result<(), Error> {
+        let core = self.get(&spec.name)?;
+        let mut registry = self.registry.lock();
+        registry.settle(&spec.name, net::wall_clock_ms(), self.node.id.0, spec.settings.clone());
+        core.redefine(spec);
+        Ok(())
+    }
+
+    pub(crate) fn create(&self, spec: KeyspaceSpec) -> Result<(), Error> {
+        let mut registry = self.registry.lock();
+        let mut table = self.table.write();
+        if table.contains_key(&spec.name) {
+            return Err(Error::KeyspaceExists { name: spec.name });
+        }
+        if registry.get(&spec.name).is_none_or(|agreed| agreed.deleted) {
+            registry.settle(&spec.name, net::wall_clock_ms(), self.node.id.0, spec.settings.clone());
+        }
+        let name = spec.name.clone();
+        table.insert(name.clone(), Arc::new(Core::new(spec, self.node.clone())));
+        drop(table);
+        registry.get(&name).inspect(|agreed| self.apply_to(&name, agreed));
+        Ok(())
+    }
+
+    fn apply(&self, registry: &Registry) {
+        registry.iter().for_each(|(name, agreed)| self.apply_to(name, agreed));
+    }
+
+    fn apply_to(&self, name: &str, agreed: &Agreed) {
+        let Ok(core) = self.get(name) else { return };
+        core.advance(agreed.generation);
+        if agreed.deleted {
+            self.table.write().remove(name);
+            core.retire();
+        } else if let Some(settings) = &agreed.settings {
+            core.apply_settings(settings);
+        }
+    }
+}
+
+impl SharedState for Keyspaces {
+    fn export(&self) -> Vec<u8> {
+        self.registry.lock().encode()
+    }
+
+    fn merge(&self, bytes: &[u8]) {
+        let Some(theirs) = Registry::decode(bytes) else {
+            tracing::warn!("what a peer says of the keyspaces makes no sense and is ignored");
+            return;
+        };
+        let mut registry = self.registry.lock();
+        registry.merge(theirs);
+        self.apply(&registry);
+    }
+}
+
+impl Serve for Keyspaces {
+    fn serve_at_once(&self, from: NodeId, get: &Get<'_>, answer: &mut dyn FnMut(Answer<'_>)) -> bool {
+        match self.table.read().get(get.keyspace.name) {
+            Some(core) => core.serve_at_once(from, get, answer),
+            None => {
+                answer(Answer::Failed(Error::KeyspaceNotFound { name: get.keyspace.name.into() }));
+                true
+            }
+        }
+    }
+
+    async fn serve(self: Arc<Self>, from: NodeId, request: Request<'_>, reply: Reply) {
+        match self.answer(from, &request, reply.frame_bytes_max()).await {
+            Ok(response) => reply.send(&response.as_response()),
+            Err(error) => reply.send(&Response::Refused(error)),
+        }
+    }
+}
+
+/// An answer before it is put into bytes.
+enum Prepared {
+    One(Served),
+    Many(Vec<Served>, usize),
+    Written(Vec<Option<Error>>),
+    Done,
+    Registry(Vec<u8>),
+}
+
+impl Prepared {
+    fn as_response(&self) -> Response<'_> {
+        match self {
+            Self::One(served) => Response::One(served.as_answer()),
+            Self::Many(served, room) => Response::Many(fit(served, *room)),
+            Self::Written(errors) => Response::Written(errors.clone()),
+            Self::Done => Response::Done,
+            Self::Registry(state) => Response::Registry(state),
+        }
+    }
+}
+
+/// As many answers as the frame takes; the others are asked for again.
+fn fit(served: &[Served], room: usize) -> Vec<Answer<'_>> {
+    let mut left = room;
+    let answers = served.iter().map(|served| {
+        let answer = served.as_answer();
+        match left.checked_sub(answer.encoded_len()) {
+            Some(rest) => {
+                left = rest;
+                answer
+            }
+            None => Answer::NoRoom,
+        }
+    });
+    answers.collect()
+}
+
+impl Keyspaces {
+    async fn answer(&self, from: NodeId, request: &Request<'_>, frame_bytes_max: usize) -> Result<Prepared, Error> {
+        let core = |keyspace: &Named<'_>| self.get(keyspace.name);
+        Ok(match request {
+            Request::Get(get) => Prepared::One(core(&get.keyspace)?.serve_get(from, get).await),
+            Request::GetMany { get } => {
+                self.node.limits.check_batch(get.keys.len())?;
+                Prepared::Many(core(&get.keyspace)?.serve_get_many(from, get).await, frame_bytes_max - 64)
+            }
+            Request::Put { keyspace, entries } => {
+                Prepared::Written(core(keyspace)?.serve_put(keyspace.generation, entries).await)
+            }
+            Request::Delete { keyspace, keys } => {
+                Prepared::Written(core(keyspace)?.serve_delete(keyspace.generation, keys).await)
+            }
+            Request::Invalidate { keyspace, keys } => {
+                core(keyspace)?.serve_invalidate(keyspace.generation, keys);
+                Prepared::Done
+            }
+            Request::Refresh { keyspace, key, deadline } => {
+                Prepared::One(core(keyspace)?.serve_refresh(key, *deadline).await)
+            }
+            Request::Registry(state) => {
+                self.merge(state);
+                Prepared::Registry(self.export())
+            }
+            Request::Ping | Request::Cancel => Prepared::Done,
+        })
+    }
+}

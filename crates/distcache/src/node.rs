@@ -1,0 +1,198 @@
+//! What all keyspaces of a node share: its clock and limits, its tasks, and its standing in the cluster.
+//!
+//! Decides nothing about keys. The invariant: a [`Topology`] is replaced whole and never changed, so that whoever took one sees
+//! owners, links and peers of the same view.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::runtime::Handle;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cluster::{Peer, PeerState};
+use crate::limits::Limits;
+use crate::net::{self, Clock};
+use crate::peer::link::{Link, LinkSettings};
+use crate::placement::{Placed, Placement};
+use crate::ring::{Member, NodeId};
+
+/// How long an invalidation waits for the nodes that hold copies; those that miss it run into their lease.
+pub(crate) const INVALIDATION_WAIT: Duration = Duration::from_millis(200);
+
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) request_timeout: Duration,
+    pub(crate) hop_budget: Duration,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) stop: CancellationToken,
+    pub(crate) runtime: Handle,
+    /// Whether there can be other nodes at all.
+    pub(crate) clustered: bool,
+    /// Wakes whoever drops what no longer counts.
+    pub(crate) sweep: Notify,
+    topology: ArcSwap<Topology>,
+    link_settings: Arc<LinkSettings>,
+    versions: AtomicU64,
+}
+
+/// The cluster as this node sees it at one time.
+pub(crate) struct Topology {
+    pub(crate) placement: Placement,
+    /// By the placement's index; `None` is this node.
+    owners: Vec<Option<Arc<Link>>>,
+    /// All other nodes, owners or not.
+    links: HashMap<NodeId, Arc<Link>>,
+    pub(crate) peers: Vec<Peer>,
+}
+
+/// Who answers for a key.
+pub(crate) enum Owner<'a> {
+    Me,
+    Peer(&'a Arc<Link>),
+    /// No node takes keys at the moment.
+    Nobody,
+}
+
+impl Topology {
+    #[inline]
+    pub(crate) fn owner(&self, hash: u64) -> Owner<'_> {
+        match self.placement.owner(hash) {
+            None => Owner::Nobody,
+            Some(index) => self.owners[index].as_ref().map_or(Owner::Me, Owner::Peer),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn owns(&self, hash: u64) -> bool {
+        matches!(self.owner(hash), Owner::Me)
+    }
+
+    /// The owner's entry in the view.
+    pub(crate) fn owner_peer(&self, hash: u64) -> Option<&Peer> {
+        let id = self.placement.placed().get(self.placement.owner(hash)?)?.member.id;
+        self.peers.iter().find(|peer| NodeId::of(&peer.name) == id)
+    }
+
+    pub(crate) fn link(&self, id: NodeId) -> Option<&Arc<Link>> {
+        self.links.get(&id)
+    }
+
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
+        self.links.values()
+    }
+}
+
+/// What a node is made of.
+pub(crate) struct NodeParts {
+    pub(crate) name: String,
+    pub(crate) limits: Limits,
+    pub(crate) clock: Clock,
+    pub(crate) request_timeout: Duration,
+    pub(crate) clustered: bool,
+    pub(crate) link_settings: LinkSettings,
+    pub(crate) stop: CancellationToken,
+    pub(crate) runtime: Handle,
+}
+
+impl Node {
+    pub(crate) fn new(parts: NodeParts, peers: Vec<Peer>) -> Self {
+        let topology = Topology {
+            placement: Placement::first(placed(&peers), parts.clock.now()),
+            owners: Vec::new(),
+            links: HashMap::new(),
+            peers: Vec::new(),
+        };
+        let node = Self {
+            id: NodeId::of(&parts.name),
+            limits: parts.limits,
+            clock: parts.clock,
+            request_timeout: parts.request_timeout,
+            hop_budget: parts.link_settings.hop_budget,
+            tasks: parts.link_settings.tasks.clone(),
+            stop: parts.stop,
+            runtime: parts.runtime,
+            clustered: parts.clustered,
+            sweep: Notify::new(),
+            topology: ArcSwap::from_pointee(topology),
+            link_settings: Arc::new(parts.link_settings),
+            // Grows over a restart, so that a version is never given twice.
+            versions: AtomicU64::new(net::wall_clock_ms() << 20),
+        };
+        node.adopt(peers);
+        node
+    }
+
+    /// For use within one step; holds up the disposal of the view.
+    #[inline]
+    pub(crate) fn topology(&self) -> Guard<Arc<Topology>> {
+        self.topology.load()
+    }
+
+    pub(crate) fn next_version(&self) -> u64 {
+        self.versions.fetch_add(1, Relaxed)
+    }
+
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn_on(
+            async move {
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = task => {}
+                }
+            },
+            &self.runtime,
+        );
+    }
+
+    /// Takes a new view. Called by one task only.
+    pub(crate) fn adopt(&self, peers: Vec<Peer>) {
+        let before = self.topology.load_full();
+        let placement = before.placement.next(placed(&peers), self.clock.now());
+        let links: HashMap<_, _> = peers
+            .iter()
+            .filter(|peer| !peer.is_self)
+            .map(|peer| (NodeId::of(&peer.name), self.link(&before, peer)))
+            .collect();
+        let owners = placement.placed().iter().map(|placed| links.get(&placed.member.id).cloned()).collect();
+        for (id, link) in &before.links {
+            if links.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, link)) {
+                link.close();
+            }
+        }
+        self.topology.store(Arc::new(Topology { placement, owners, links, peers }));
+        self.sweep.notify_one();
+    }
+
+    /// The link to a peer: the one that stands, unless the peer was restarted or moved.
+    fn link(&self, before: &Topology, peer: &Peer) -> Arc<Link> {
+        let known = before.peers.iter().find(|known| known.name == peer.name);
+        let same =
+            known.is_some_and(|known| (known.incarnation, known.peer_addr) == (peer.incarnation, peer.peer_addr));
+        match before.links.get(&NodeId::of(&peer.name)) {
+            Some(link) if same => link.clone(),
+            _ => {
+                let closed = self.stop.child_token();
+                Arc::new(Link::new(peer.name.clone(), peer.peer_addr, self.link_settings.clone(), closed))
+            }
+        }
+    }
+}
+
+/// Those of the view that take keys.
+fn placed(peers: &[Peer]) -> Vec<Placed> {
+    let takes_keys = peers.iter().filter(|peer| peer.state == PeerState::Ready && peer.weight > 0);
+    let place = |peer: &Peer| Placed {
+        member: Member { id: NodeId::of(&peer.name), weight: peer.weight },
+        incarnation: peer.incarnation,
+    };
+    takes_keys.map(place).collect()
+}

@@ -1,0 +1,158 @@
+//! What the cluster agreed on about its keyspaces: latest clear, settings, whether they still exist.
+//!
+//! Pure: a value that nodes exchange and merge. The invariant: merging is idempotent, commutative and associative, so that all
+//! nodes that heard the same things, in whatever order and however often, know the same.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::KeyspaceSettings;
+
+/// More keyspaces than anybody has; what goes beyond is ignored.
+const KEYSPACES_MAX: usize = 10_000;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Registry {
+    keyspaces: BTreeMap<String, Agreed>,
+}
+
+/// What is agreed about one keyspace beyond what each node defines at its start.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Agreed {
+    /// The latest clear: wall-clock milliseconds, but always greater than the one before.
+    pub(crate) generation: u64,
+    /// Which definition counts, of those that were made at run time.
+    version: Version,
+    pub(crate) deleted: bool,
+    /// `None`: as each node defined it at its start.
+    pub(crate) settings: Option<KeyspaceSettings>,
+}
+
+/// The later one counts; of two made at the same time, the one of the node with the greater id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+struct Version {
+    number: u64,
+    node: u64,
+}
+
+impl Registry {
+    pub(crate) fn get(&self, name: &str) -> Option<&Agreed> {
+        self.keyspaces.get(name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Agreed)> {
+        self.keyspaces.iter().map(|(name, agreed)| (name.as_str(), agreed))
+    }
+
+    /// A new clear of a keyspace.
+    pub(crate) fn clear(&mut self, name: &str, now_ms: u64) {
+        let agreed = self.keyspaces.entry(name.into()).or_default();
+        agreed.generation = now_ms.max(agreed.generation + 1);
+    }
+
+    /// The keyspace is gone, with what it held.
+    pub(crate) fn delete(&mut self, name: &str, now_ms: u64, node: u64) {
+        self.clear(name, now_ms);
+        self.define(name, now_ms, node, true, None);
+    }
+
+    /// The keyspace exists, from now on with these settings.
+    pub(crate) fn settle(&mut self, name: &str, now_ms: u64, node: u64, settings: KeyspaceSettings) {
+        self.define(name, now_ms, node, false, Some(settings));
+    }
+
+    fn define(&mut self, name: &str, now_ms: u64, node: u64, deleted: bool, settings: Option<KeyspaceSettings>) {
+        let agreed = self.keyspaces.entry(name.into()).or_default();
+        agreed.version = Version { number: now_ms.max(agreed.version.number + 1), node };
+        (agreed.deleted, agreed.settings) = (deleted, settings);
+    }
+
+    pub(crate) fn merge(&mut self, other: Self) {
+        for (name, theirs) in other.keyspaces {
+            if self.keyspaces.len() >= KEYSPACES_MAX && !self.keyspaces.contains_key(&name) {
+                continue;
+            }
+            let ours = self.keyspaces.entry(name).or_default();
+            ours.generation = ours.generation.max(theirs.generation);
+            if theirs.version > ours.version {
+                (ours.version, ours.deleted, ours.settings) = (theirs.version, theirs.deleted, theirs.settings);
+            }
+        }
+    }
+
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        postcard::to_stdvec(self).unwrap_or_default()
+    }
+
+    /// `None` for bytes that make no sense.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        postcard::from_bytes(bytes).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Act {
+        Clear(usize),
+        Delete(usize),
+        Settle(usize, u64),
+        Merge(usize, usize),
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<(usize, Act, u64)>> {
+        let name = 0usize..2;
+        let act = prop_oneof![
+            name.clone().prop_map(Act::Clear),
+            name.clone().prop_map(Act::Delete),
+            (name, 1u64..5).prop_map(|(name, bytes)| Act::Settle(name, bytes)),
+            (0usize..3, 0usize..3).prop_map(|(from, to)| Act::Merge(from, to)),
+        ];
+        prop::collection::vec((0usize..3, act, 0u64..50), 0..40)
+    }
+
+    proptest! {
+        /// Three nodes that act on their own and hear of each other by chance agree once they have heard everything.
+        #[test]
+        fn nodes_that_heard_the_same_know_the_same(acts in acts()) {
+            let mut nodes = [Registry::default(), Registry::default(), Registry::default()];
+            for (node, act, now) in acts {
+                let name = |n: usize| ["a", "b"][n];
+                match act {
+                    Act::Clear(n) => nodes[node].clear(name(n), now),
+                    Act::Delete(n) => nodes[node].delete(name(n), now, node as u64),
+                    Act::Settle(n, bytes) => {
+                        let settings = KeyspaceSettings { max_bytes: bytes, ..Default::default() };
+                        nodes[node].settle(name(n), now, node as u64, settings);
+                    }
+                    Act::Merge(from, to) => { let from = nodes[from].clone(); nodes[to].merge(from); }
+                }
+            }
+            let merged = |order: [usize; 4]| order.into_iter().fold(Registry::default(), |mut all, node| {
+                all.merge(Registry::decode(&nodes[node].encode()).unwrap());
+                all
+            });
+            prop_assert_eq!(merged([0, 1, 2, 0]), merged([2, 1, 0, 1]));
+        }
+
+        #[test]
+        fn garbage_is_ignored(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Registry::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn a_later_act_counts_whatever_the_clocks_say() {
+        let mut registry = Registry::default();
+        registry.delete("a", 1_000, 1);
+        registry.settle("a", 5, 1, KeyspaceSettings::default());
+        assert!(!registry.get("a").unwrap().deleted);
+        registry.clear("a", 5);
+        assert_eq!(registry.get("a").unwrap().generation, 1_001);
+    }
+}

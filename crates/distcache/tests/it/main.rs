@@ -1,0 +1,13 @@
+//! Whole nodes through the public API: one to five engines in this process, over real loopback sockets.
+
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod expiry;
+mod failures;
+mod flights;
+mod harness;
+mod keyspaces;
+mod many;
+mod reads;
+mod writes;
