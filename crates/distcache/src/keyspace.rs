@@ -26,7 +26,7 @@ use crate::peer::link::Link;
 use crate::source::DynDataSource;
 use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 use crate::stats::{Count, Counters, KeyspaceStats};
-use crate::store::{Holding, Record, Store, Validity};
+use crate::store::{Holding, Now, Record, Store, Validity};
 
 mod batch;
 mod fetch;
@@ -56,8 +56,8 @@ impl Keyspace {
 
     /// The value under this key: from here, from its owner, or from the source.
     pub async fn get(&self, key: &str) -> Result<Bytes, Error> {
-        match self.core.lookup(key) {
-            Some((record, _)) => record.into_value().ok_or(Error::NotFound),
+        match self.core.hit(key) {
+            Some(value) => value.ok_or(Error::NotFound),
             // Boxed, so that the future of a hit stays small.
             None => Box::pin(self.core.ask_within(key, GetOptions::new())).await.map(|entry| entry.value),
         }
@@ -128,7 +128,7 @@ impl Keyspace {
 
     /// What is here and fresh, without a load, a message or a wait.
     pub fn cached(&self, key: &str) -> Option<Bytes> {
-        self.core.lookup(key).and_then(|(record, _)| record.into_value())
+        self.core.hit(key).flatten()
     }
 
     /// The node that owns this key in the present view.
@@ -266,7 +266,8 @@ impl Core {
 
     /// Frees what no longer counts: expired, cleared, moved to other owners.
     pub(crate) async fn sweep(&self) {
-        let validity = |hash| self.validity(&self.node.topology(), hash);
+        let now = Now::At(self.node.clock.now());
+        let validity = |hash| Validity { now, ..self.validity(&self.node.topology(), hash) };
         self.store.sweep(validity, tokio::task::yield_now).await;
         self.leases.sweep(self.node.clock.now());
     }
@@ -298,7 +299,7 @@ impl Core {
     #[inline]
     fn validity(&self, topology: &Topology, hash: u64) -> Validity {
         Validity {
-            now: self.node.clock.now(),
+            now: Now::Read(self.node.clock),
             epoch: self.epoch.load(Ordering::Acquire),
             slot_since: topology.placement.slot_since(hash),
         }
@@ -309,19 +310,42 @@ impl Core {
     fn lookup(&self, key: &str) -> Option<(Record, Holding)> {
         let hash = self.hash(key);
         let (record, holding) = self.held(hash, key)?;
+        self.count_hit(record.is_negative(), holding);
+        Some((record, holding))
+    }
+
+    /// The value alone: what most readers want, and all that a hit should cost. `None` inside: there is no such key.
+    #[inline]
+    fn hit(&self, key: &str) -> Option<Option<Bytes>> {
+        let hash = self.hash(key);
+        let (holding, validity) = self.standing(hash);
+        let value = self.store.get_value(holding, hash, key, validity)?;
+        self.count_hit(value.is_none(), holding);
+        Some(value)
+    }
+
+    #[inline]
+    fn count_hit(&self, is_negative: bool, holding: Holding) {
         self.counters.one(match holding {
-            _ if record.is_negative() => Count::HitsNegative,
+            _ if is_negative => Count::HitsNegative,
             Holding::Owned => Count::HitsOwned,
             Holding::Hot => Count::HitsHot,
         });
-        Some((record, holding))
     }
 
     #[inline]
     fn held(&self, hash: u64, key: &str) -> Option<(Record, Holding)> {
-        let topology = self.node.topology();
-        let holding = if topology.owns(hash) { Holding::Owned } else { Holding::Hot };
-        Some((self.store.get(holding, hash, key, self.validity(&topology, hash))?, holding))
+        let (holding, validity) = self.standing(hash);
+        Some((self.store.get(holding, hash, key, validity)?, holding))
+    }
+
+    /// Where this node would hold the key, and what a record there must satisfy.
+    #[inline]
+    fn standing(&self, hash: u64) -> (Holding, Validity) {
+        let tenure = self.node.tenures.of(hash);
+        let holding = if tenure.is_mine { Holding::Owned } else { Holding::Hot };
+        let (now, epoch) = (Now::Read(self.node.clock), self.epoch.load(Ordering::Acquire));
+        (holding, Validity { now, epoch, slot_since: tenure.since })
     }
 
     fn begin(&self) -> Begun {

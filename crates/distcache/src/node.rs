@@ -18,7 +18,7 @@ use crate::cluster::{Peer, PeerState};
 use crate::limits::Limits;
 use crate::net::{self, Clock};
 use crate::peer::link::{Link, LinkSettings};
-use crate::placement::{Placed, Placement};
+use crate::placement::{Placed, Placement, Tenures};
 use crate::ring::{Member, NodeId};
 
 /// How long an invalidation waits for the nodes that hold copies; those that miss it run into their lease.
@@ -37,6 +37,8 @@ pub(crate) struct Node {
     pub(crate) clustered: bool,
     /// Wakes whoever drops what no longer counts.
     pub(crate) sweep: Notify,
+    /// Who owns what, for hits.
+    pub(crate) tenures: Tenures,
     topology: ArcSwap<Topology>,
     link_settings: Arc<LinkSettings>,
     versions: AtomicU64,
@@ -120,6 +122,7 @@ impl Node {
             runtime: parts.runtime,
             clustered: parts.clustered,
             sweep: Notify::new(),
+            tenures: Tenures::new(),
             topology: ArcSwap::from_pointee(topology),
             link_settings: Arc::new(parts.link_settings),
             // Grows over a restart, so that a version is never given twice.
@@ -168,6 +171,7 @@ impl Node {
                 link.close();
             }
         }
+        self.tenures.publish(&placement, self.id);
         self.topology.store(Arc::new(Topology { placement, owners, links, peers }));
         self.sweep.notify_one();
     }

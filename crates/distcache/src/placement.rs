@@ -3,6 +3,7 @@
 //! Pure: views and time come in as arguments. The invariant: whatever was stored under an earlier owner of a slot can be told
 //! from what was stored under the present one, also when the slot went away and came back in between.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::net::Moment;
@@ -112,6 +113,37 @@ impl Placement {
     }
 }
 
+/// The part of a placement that a hit needs: readable slot by slot, without taking hold of the whole view.
+pub(crate) struct Tenures(Box<[AtomicU64]>);
+
+/// How this node stands to one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tenure {
+    pub(crate) is_mine: bool,
+    /// The view under which the slot got its present owner.
+    pub(crate) since: u32,
+}
+
+impl Tenures {
+    pub(crate) fn new() -> Self {
+        Self((0..SLOTS).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    #[inline]
+    pub(crate) fn of(&self, hash: u64) -> Tenure {
+        let packed = self.0[usize::from(Ring::slot_of(hash).0)].load(Ordering::Acquire);
+        Tenure { is_mine: packed & 1 == 1, since: (packed >> 1) as u32 }
+    }
+
+    pub(crate) fn publish(&self, placement: &Placement, me: NodeId) {
+        let mine = placement.placed.iter().position(|placed| placed.member.id == me);
+        for (tenure, slot) in self.0.iter().zip(&placement.slots) {
+            let is_mine = mine == Some(usize::from(slot.owner));
+            tenure.store(u64::from(slot.since) << 1 | u64::from(is_mine), Ordering::Release);
+        }
+    }
+}
+
 fn identity(placed: &Placed) -> (NodeId, u64) {
     (placed.member.id, placed.incarnation)
 }
@@ -165,6 +197,18 @@ mod tests {
         for hash in hashes() {
             assert_eq!(after.is_young(hash, Moment(1_099), lease), after.owner(hash) == Some(1));
             assert!(!after.is_young(hash, Moment(1_100), lease));
+        }
+    }
+
+    #[test]
+    fn tenures_say_the_same_as_the_placement() {
+        let placement = Placement::first(vec![node(1, 1)], Moment(0)).next(vec![node(1, 1), node(2, 1)], Moment(10));
+        let tenures = Tenures::new();
+        assert!(hashes().all(|hash| !tenures.of(hash).is_mine), "before the first view nothing is");
+        tenures.publish(&placement, NodeId(2));
+        for hash in hashes() {
+            let expected = Tenure { is_mine: placement.owner(hash) == Some(1), since: placement.slot_since(hash) };
+            assert_eq!(tenures.of(hash), expected);
         }
     }
 

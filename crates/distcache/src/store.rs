@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use crate::net::Moment;
+use crate::net::{Clock, Moment};
 use crate::spec::KeyspaceSettings;
 use crate::stats::{Count, Counters, KeyspaceStats};
 
@@ -93,15 +93,34 @@ impl Record {
 /// What a record must satisfy to count: the keyspace's latest clear and the slot's latest change of owner.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Validity {
-    pub(crate) now: Moment,
+    pub(crate) now: Now,
     pub(crate) epoch: u32,
     pub(crate) slot_since: u32,
+}
+
+/// The time to judge by; read only for a record that expires.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Now {
+    Read(Clock),
+    At(Moment),
+}
+
+impl Now {
+    #[inline]
+    pub(crate) fn get(self) -> Moment {
+        match self {
+            Self::Read(clock) => clock.now(),
+            Self::At(moment) => moment,
+        }
+    }
 }
 
 impl Validity {
     #[inline]
     fn admits(self, record: &Record) -> bool {
-        record.expires_at > self.now && record.epoch == self.epoch && record.view_seq >= self.slot_since
+        record.epoch == self.epoch
+            && record.view_seq >= self.slot_since
+            && (record.expires_at == Moment::NEVER || record.expires_at > self.now.get())
     }
 
     fn cause_of_end(self, record: &Record) -> Count {
@@ -216,11 +235,25 @@ impl Store {
     #[inline]
     pub(crate) fn get(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Option<Record> {
         let record = self.shelf(holding).get(&hash)?;
-        if record.key() != key.as_bytes() {
-            return None;
-        }
-        if validity.admits(&record) {
+        if validity.admits(&record) && record.key() == key.as_bytes() {
             return Some(record);
+        }
+        self.drop_ended(holding, hash, validity);
+        None
+    }
+
+    /// [`get`](Self::get) for who wants nothing but the value.
+    #[inline]
+    pub(crate) fn get_value(
+        &self,
+        holding: Holding,
+        hash: u64,
+        key: &str,
+        validity: Validity,
+    ) -> Option<Option<Bytes>> {
+        let record = self.shelf(holding).get(&hash)?;
+        if validity.admits(&record) && record.key() == key.as_bytes() {
+            return Some(record.into_value());
         }
         self.drop_ended(holding, hash, validity);
         None
@@ -354,7 +387,7 @@ impl StoreLimits {
 mod tests {
     use super::*;
 
-    const ALWAYS: Validity = Validity { now: Moment(1), epoch: 0, slot_since: 0 };
+    const ALWAYS: Validity = Validity { now: Now::At(Moment(1)), epoch: 0, slot_since: 0 };
 
     fn store(max_bytes: u64) -> Store {
         let settings = KeyspaceSettings { max_bytes, ..Default::default() };
@@ -440,10 +473,10 @@ mod tests {
         put(2, 1, 5, 1_000);
         put(3, 0, 5, 1_000);
         put(4, 1, 2, 1_000);
-        let validity = Validity { now: Moment(100), epoch: 1, slot_since: 3 };
-        assert!(store.may_hold_expired(validity.now));
+        let validity = Validity { now: Now::At(Moment(100)), epoch: 1, slot_since: 3 };
+        assert!(store.may_hold_expired(Moment(100)));
         store.sweep(|_| validity, || async {}).await;
-        assert!(!store.may_hold_expired(validity.now));
+        assert!(!store.may_hold_expired(Moment(100)));
         assert!(store.may_hold_expired(Moment(1_000)));
         let stats = stats(&store);
         assert_eq!((stats.entries, stats.evicted_expired, stats.evicted_cleared, stats.evicted_moved), (1, 1, 1, 1));
@@ -454,7 +487,7 @@ mod tests {
     fn a_record_that_ended_is_not_returned() {
         let store = store(1 << 20);
         store.insert(Holding::Hot, 1, Record { expires_at: Moment(10), ..record("k", b"v") }).unwrap();
-        let at = |now| Validity { now: Moment(now), ..ALWAYS };
+        let at = |now| Validity { now: Now::At(Moment(now)), ..ALWAYS };
         assert!(store.get(Holding::Hot, 1, "k", at(9)).is_some());
         assert!(store.get(Holding::Hot, 1, "k", at(10)).is_none());
         assert_eq!(stats(&store).hot_entries, 0);

@@ -198,7 +198,7 @@ impl Core {
             && begun.view_seq >= validity.slot_since
             && begun.epoch == validity.epoch;
         match record {
-            Some(record) if still_ours && record.expires_at > validity.now => {
+            Some(record) if still_ours && record.expires_at > validity.now.get() => {
                 self.store.insert(holding, hash, record).is_ok()
             }
             _ => false,

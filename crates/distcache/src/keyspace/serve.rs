@@ -56,18 +56,17 @@ impl Core {
     pub(crate) fn serve_at_once(&self, from: NodeId, get: &Get<'_>, answer: &mut dyn FnMut(Answer<'_>)) -> bool {
         self.advance(get.keyspace.generation);
         let hash = self.hash(get.key);
-        let topology = self.node.topology();
-        if !topology.owns(hash) {
+        if !self.node.tenures.of(hash).is_mine {
             answer(Answer::NotOwner);
             return true;
         }
-        let validity = self.validity(&topology, hash);
-        let lease = self.register(hash, from, get.wants_copy, validity.now, Duration::ZERO);
-        let Some(record) = self.store.get(Holding::Owned, hash, get.key, validity) else {
+        let now = self.node.clock.now();
+        let lease = self.register(hash, from, get.wants_copy, now, Duration::ZERO);
+        let Some((record, Holding::Owned)) = self.held(hash, get.key) else {
             return false;
         };
         self.counters.one(Count::Served);
-        serve_record(record, validity.now, lease, answer);
+        serve_record(record, now, lease, answer);
         true
     }
 
