@@ -444,3 +444,6 @@ fn entry_of(record: Record, origin: Origin, now: Moment) -> Result<Entry, Error>
     let value = record.into_value().ok_or(Error::NotFound)?;
     Ok(Entry { value, origin, age, remaining })
 }
+
+#[cfg(test)]
+mod tests;

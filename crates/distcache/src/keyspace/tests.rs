@@ -1,0 +1,160 @@
+//! What whole clusters do not do by themselves: nodes that disagree about the view, and peers that hang.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::cluster::PeerState;
+use crate::keyspaces::Keyspaces;
+use crate::limits::Limits;
+use crate::net::{Clock, TcpListener};
+use crate::node::NodeParts;
+use crate::peer::handshake::Hello;
+use crate::peer::link::LinkSettings;
+use crate::peer::server::Server;
+use crate::{DataSource, Fetched, SourceError};
+
+const HOP_BUDGET: Duration = Duration::from_millis(200);
+
+#[derive(Clone, Default)]
+struct Counting(Arc<AtomicU64>);
+
+impl DataSource for Counting {
+    async fn fetch(&self, key: &str) -> Result<Fetched, SourceError> {
+        self.0.fetch_add(1, SeqCst);
+        Ok(Fetched::new(format!("value of {key}")))
+    }
+}
+
+/// A node whose view is what the test says.
+struct Puppet {
+    node: Arc<Node>,
+    core: Arc<Core>,
+    addr: SocketAddr,
+}
+
+async fn puppet(name: &str, source: &Counting) -> Puppet {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (limits, stop, tasks) = (Limits::default(), CancellationToken::new(), TaskTracker::new());
+    let hello = Hello::new("test", name, 1, limits.frame_bytes_max());
+    let link_settings = LinkSettings {
+        hello: hello.clone(),
+        limits: limits.clone(),
+        hop_budget: HOP_BUDGET,
+        clock: Clock::Kernel,
+        tasks: tasks.clone(),
+    };
+    let parts = NodeParts {
+        name: name.into(),
+        limits: limits.clone(),
+        clock: Clock::Kernel,
+        request_timeout: Duration::from_secs(10),
+        clustered: true,
+        link_settings,
+        stop: stop.clone(),
+        runtime: Handle::current(),
+    };
+    let node = Arc::new(Node::new(parts, Vec::new()));
+    let spec = KeyspaceSpec::new("things", source.clone());
+    let keyspaces = Arc::new(Keyspaces::new(node.clone(), vec![spec]));
+    let core = keyspaces.get("things").unwrap();
+    let server = Arc::new(Server { serve: keyspaces, hello, limits, tasks: tasks.clone(), stop });
+    tasks.spawn(server.run(listener));
+    Puppet { node, core, addr }
+}
+
+fn peer(name: &str, addr: SocketAddr, state: PeerState, is_self: bool) -> Peer {
+    Peer { peer_addr: addr, state, is_self, ..Peer::alone(name.into(), 100) }
+}
+
+async fn get(puppet: &Puppet, key: &str) -> Result<Entry, Error> {
+    puppet.core.ask_within(key, GetOptions::new()).await
+}
+
+/// Each takes the other for the owner of everything: a request must not go to and fro.
+#[tokio::test]
+async fn peers_that_disagree_about_the_owner_do_not_forward_to_each_other() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let (to_a, to_b) = (peer("a", a.addr, PeerState::Ready, false), peer("b", b.addr, PeerState::Ready, false));
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), to_b]);
+    b.node.adopt(vec![to_a, peer("b", b.addr, PeerState::Draining, true)]);
+    for n in 0..20 {
+        let key = format!("k{n}");
+        let entry = get(&a, &key).await.unwrap();
+        assert_eq!((entry.value, entry.origin), (Bytes::from(format!("value of k{n}")), Origin::Fallback));
+    }
+    assert_eq!(source.0.load(SeqCst), 20, "one load each, by who was asked");
+    let stats = b.core.stats();
+    assert_eq!((stats.fetches, stats.loads), (0, 0), "the other neither asked nor loaded");
+    assert_eq!(a.core.stats().hot_entries, 0, "and nothing is kept while they disagree");
+    let error = a.core.put("k", Bytes::from_static(b"v"), PutOptions::new()).await.unwrap_err();
+    assert!(matches!(error, Error::NotOwner { .. }) && error.is_retryable(), "a write is not guessed: {error}");
+}
+
+/// A view that arrives while the question is under way is used.
+#[tokio::test]
+async fn a_write_that_met_two_views_succeeds_once_they_agree() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), peer("b", b.addr, PeerState::Ready, false)]);
+    let put = a.core.put("k", Bytes::from_static(b"v"), PutOptions::new());
+    let agree = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        b.node.adopt(vec![peer("b", b.addr, PeerState::Ready, true)]);
+    };
+    let (put, ()) = tokio::join!(put, agree);
+    put.unwrap();
+    assert_eq!(get(&a, "k").await.unwrap().value, "v");
+}
+
+/// The kernel accepts the connection; nobody ever answers on it.
+#[tokio::test]
+async fn a_peer_that_is_connected_but_hangs_costs_one_hop_budget_and_then_nothing() {
+    let source = Counting::default();
+    let a = puppet("a", &source).await;
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hung_peer = peer("b", hung.local_addr().unwrap(), PeerState::Ready, false);
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), hung_peer]);
+    let asked = Instant::now();
+    let entries = futures_util::future::join_all((0..50).map(|n| {
+        let a = &a;
+        async move { get(a, &format!("k{n}")).await }
+    }));
+    for entry in entries.await {
+        assert_eq!(entry.unwrap().origin, Origin::Fallback);
+    }
+    assert!(asked.elapsed() < HOP_BUDGET * 3, "all of them together waited {:?}", asked.elapsed());
+    let asked = Instant::now();
+    for n in 50..100 {
+        get(&a, &format!("k{n}")).await.unwrap();
+    }
+    assert!(asked.elapsed() < HOP_BUDGET, "the ejected peer is not asked again: {:?}", asked.elapsed());
+    let deleted = a.core.delete("k1").await.unwrap_err();
+    assert!(matches!(&deleted, Error::PeerUnavailable { peer, .. } if peer == "b"), "{deleted}");
+}
+
+/// Whoever restarts has forgotten its promises, so what it gave before does not count.
+#[tokio::test]
+async fn a_hot_copy_does_not_outlive_the_incarnation_that_gave_it() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let owner = peer("b", b.addr, PeerState::Ready, false);
+    b.node.adopt(vec![peer("b", b.addr, PeerState::Ready, true)]);
+    let me = peer("a", a.addr, PeerState::Draining, true);
+    a.node.adopt(vec![me.clone(), owner.clone()]);
+    for _ in 0..3 {
+        get(&a, "k").await.unwrap();
+    }
+    assert!(a.core.lookup("k").is_some());
+    let restarted = Peer { incarnation: owner.incarnation + 1, ..owner };
+    a.node.adopt(vec![me, restarted]);
+    assert!(a.core.lookup("k").is_none());
+}
