@@ -19,6 +19,9 @@ use crate::spec::KeyspaceSpec;
 const PEER_PORT: u16 = 3320;
 const GOSSIP_PORT: u16 = 3322;
 
+/// No wait of a node's is longer; what is meant to be endless is cut to this.
+pub(crate) const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// Describes a node and starts it; made by [`Engine::builder`](crate::Engine::builder).
 #[must_use = "a builder does nothing until `start` is called"]
 pub struct EngineBuilder {
@@ -174,14 +177,15 @@ impl Settings {
         self.limits.check()?;
         let mut names = HashSet::new();
         for spec in &self.keyspaces {
-            spec.check(&self.limits)?;
+            spec.check()?;
             if !names.insert(&spec.name) {
                 return Err(StartError::invalid("keyspace.name", &spec.name, "is defined twice"));
             }
         }
-        let positive = |field, value: Duration| match value.is_zero() {
-            true => Err(StartError::invalid(field, value, "must be longer than zero")),
-            false => Ok(()),
+        let positive = |field, value: Duration| match value {
+            Duration::ZERO => Err(StartError::invalid(field, value, "must be longer than zero")),
+            value if value > TIMEOUT_MAX => Err(StartError::invalid(field, value, "must be at most a day")),
+            _ => Ok(()),
         };
         positive("hop_budget", self.hop_budget)?;
         positive("request_timeout", self.request_timeout)?;

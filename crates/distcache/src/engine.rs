@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use crate::builder::{EngineBuilder, Settings};
+use crate::builder::{EngineBuilder, Settings, TIMEOUT_MAX};
 use crate::cluster::{Board, Cluster, ClusterConfig, Events, Peer, PeerState, SharedState, View};
 use crate::error::{Error, StartError, Unreached};
 use crate::keyspace::Keyspace;
@@ -33,6 +33,8 @@ use crate::stats::KeyspaceStats;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A sweep may take this part of the time.
 const SWEEP_SHARE: u32 = 50;
+/// How long the node's own tasks may take to notice that it was stopped.
+const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
 /// A node of the cache. Cheap to clone; the last handle dropped stops it, without the waiting of [`shutdown`](Self::shutdown).
 ///
@@ -127,7 +129,7 @@ impl Engine {
     }
 
     fn start_alone(settings: Settings, stop: CancellationToken, alive: Arc<KeepAlive>) -> Self {
-        let me = Peer::alone(settings.node_name(0), settings.weight.max(1));
+        let me = Peer::alone(settings.name.clone().unwrap_or_else(net::host_name), settings.weight.max(1));
         let node = node(&settings, me.name.clone(), me.incarnation, false, stop);
         node.adopt(vec![me.clone()]);
         let board = Board::new(View { peers: vec![me] });
@@ -153,6 +155,7 @@ impl Engine {
             hello: Hello::new(&settings.cluster_name, &name, incarnation, settings.limits.frame_bytes_max()),
             limits: settings.limits.clone(),
             tasks: node.tasks.clone(),
+            work: node.work.clone(),
             stop: stop.clone(),
         });
         node.tasks.spawn(server.run(listener));
@@ -271,7 +274,7 @@ impl Engine {
     /// Its settings hold on every node, also on those that join later, whatever they define at their start. Source and
     /// `expires_at` are code and are replaced on this node only.
     pub async fn update_keyspace(&self, spec: KeyspaceSpec) -> Result<(), Error> {
-        spec.check(&self.node.limits).map_err(invalid_spec)?;
+        spec.check().map_err(invalid_spec)?;
         self.keyspaces.update(spec)?;
         self.tell_registry().await
     }
@@ -279,7 +282,7 @@ impl Engine {
     /// Defines a keyspace at run time, also one that was deleted. The source is code, so every node that shall own keys of
     /// it has to define it too; until then its share is loaded by whoever asks.
     pub async fn create_keyspace(&self, spec: KeyspaceSpec) -> Result<(), Error> {
-        spec.check(&self.node.limits).map_err(invalid_spec)?;
+        spec.check().map_err(invalid_spec)?;
         self.keyspaces.create(spec)?;
         self.tell_registry().await
     }
@@ -344,6 +347,7 @@ impl Engine {
     pub async fn shutdown(&self, grace: Duration) {
         let (Standing::Alone { ready, .. } | Standing::Member { ready, .. }) = &*self.standing;
         ready.store(false, Ordering::Release);
+        let deadline = tokio::time::Instant::now() + grace.min(TIMEOUT_MAX);
         match &*self.standing {
             Standing::Alone { board, .. } => board.close(),
             Standing::Member { cluster, .. } => {
@@ -351,13 +355,19 @@ impl Engine {
                     cluster.set_state(PeerState::Draining);
                     cluster.leave().await;
                 };
-                let _ = tokio::time::timeout(grace, left).await;
+                let _ = tokio::time::timeout_at(deadline, left).await;
             }
         }
+        self.node.work.close();
+        if tokio::time::timeout_at(deadline, self.node.work.wait()).await.is_err() {
+            tracing::warn!(?grace, "requests under way are cut off at the end of the grace period");
+        }
         self.node.stop.cancel();
+        // What was cached is not answered any more: nobody would tell this node of a change.
+        self.node.adopt(Vec::new());
         self.node.tasks.close();
-        if tokio::time::timeout(grace.max(Duration::from_millis(100)), self.node.tasks.wait()).await.is_err() {
-            tracing::warn!(?grace, "tasks are left after the grace period");
+        if tokio::time::timeout(FAREWELL_MAX, self.node.tasks.wait()).await.is_err() {
+            tracing::warn!("tasks are left after the shutdown");
         }
     }
 
@@ -406,6 +416,7 @@ fn node(settings: &Settings, name: String, incarnation: u64, clustered: bool, st
         hop_budget: settings.hop_budget,
         clock: Clock::Kernel,
         tasks: TaskTracker::new(),
+        runtime: Handle::current(),
     };
     let parts = NodeParts {
         name,
@@ -415,7 +426,6 @@ fn node(settings: &Settings, name: String, incarnation: u64, clustered: bool, st
         clustered,
         link_settings,
         stop,
-        runtime: Handle::current(),
     };
     Arc::new(Node::new(parts, Vec::new()))
 }
@@ -451,6 +461,7 @@ async fn sweep(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
         };
         let started = node.clock.now();
         for core in keyspaces.all() {
+            core.sweep_leases();
             if all || core.may_hold_expired() {
                 core.sweep().await;
             }

@@ -99,7 +99,8 @@ pub enum Error {
         /// Its value.
         limit: usize,
     },
-    /// The owner of the key did not answer. Whether a write took effect is unknown unless `reached` is false.
+    /// The owner of the key did not answer. Whether a write took effect is unknown, unless
+    /// [`is_before_send`](PeerFailure::is_before_send).
     #[error("peer {peer} is unavailable: {reason}")]
     PeerUnavailable {
         /// Name of the peer.
@@ -170,7 +171,7 @@ pub enum Overload {
     Loads,
     /// Callers that wait for one key.
     Waiters,
-    /// Requests in flight to one peer.
+    /// Requests to one peer, under way or waiting.
     PeerRequests,
 }
 
@@ -179,7 +180,7 @@ impl fmt::Display for Overload {
         f.write_str(match self {
             Self::Loads => "the number of loads",
             Self::Waiters => "the number of callers waiting for one key",
-            Self::PeerRequests => "the number of requests in flight to one peer",
+            Self::PeerRequests => "the number of requests to one peer",
         })
     }
 }
@@ -194,7 +195,7 @@ pub enum PeerFailure {
     Disconnected,
     /// The peer is connected but silent.
     Silent,
-    /// The peer failed often of late and is being probed; nothing was sent.
+    /// The last attempt to connect failed and the peer is being probed; nothing was sent.
     Ejected,
     /// The peer refused the handshake.
     Refused(String),
@@ -213,7 +214,7 @@ impl fmt::Display for PeerFailure {
             Self::NotConnected => f.write_str("it cannot be connected to"),
             Self::Disconnected => f.write_str("the connection broke"),
             Self::Silent => f.write_str("it is connected but does not answer"),
-            Self::Ejected => f.write_str("it failed repeatedly and is being probed"),
+            Self::Ejected => f.write_str("it could not be connected to and is being probed"),
             Self::Refused(why) => write!(f, "it refused the connection: {why}"),
         }
     }

@@ -4,6 +4,7 @@
 //! wins over what the source says, which wins over the keyspace's rule, which wins over its `ttl`; and no lifetime is ever
 //! lengthened by jitter.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -23,8 +24,16 @@ pub(crate) fn lifetime(
     if named.is_some() {
         return named;
     }
-    let by_rule = rule.and_then(|rule| rule(key, value)).map(remaining_until);
+    let by_rule = rule.and_then(|rule| ask_rule(rule, key, value)).map(remaining_until);
     by_rule.or_else(|| settings.ttl.map(|ttl| jittered(ttl, settings.ttl_jitter, chance)))
+}
+
+/// A rule is a user's code: where it panics the keyspace's own lifetime holds.
+fn ask_rule(rule: &ExpiresAt, key: &str, value: &Bytes) -> Option<SystemTime> {
+    catch_unwind(AssertUnwindSafe(|| rule(key, value))).unwrap_or_else(|_| {
+        tracing::error!(key, "the expiry rule panicked; the keyspace's lifetime is used");
+        None
+    })
 }
 
 /// The moment at which a lifetime that starts now ends.

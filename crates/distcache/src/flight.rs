@@ -53,7 +53,29 @@ pub(crate) struct Flights {
 struct Flight {
     hash: u64,
     key: Box<str>,
+    begun: Stamp,
     state: Mutex<State>,
+}
+
+/// Under which clear of the keyspace, and which view, something was begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    pub(crate) epoch: u32,
+    pub(crate) view_seq: u32,
+}
+
+/// Who may join a flight: those for whom neither a clear nor a new owner of the slot came in between.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Boarding {
+    pub(crate) now: Stamp,
+    /// The view under which the key's slot got its present owner.
+    pub(crate) slot_since: u32,
+}
+
+impl Boarding {
+    fn admits(self, begun: Stamp) -> bool {
+        begun.epoch == self.now.epoch && begun.view_seq >= self.slot_since
+    }
 }
 
 #[derive(Default)]
@@ -71,13 +93,22 @@ impl Flights {
         &self.shards[hash as usize % SHARDS]
     }
 
-    /// Joins the flight of this key, or starts it: then the caller also gets the ticket, and with it the duty to ask.
-    pub(crate) fn join(self: &Arc<Self>, hash: u64, key: &str) -> Result<(Waiter, Option<Ticket>), Error> {
+    /// Joins the flight of this key, or starts it: then the caller also gets the ticket, and with it the duty to ask. A
+    /// flight from before a clear, or to an earlier owner, goes on for those aboard and is joined by nobody else.
+    pub(crate) fn join(
+        self: &Arc<Self>,
+        hash: u64,
+        key: &str,
+        boarding: Boarding,
+    ) -> Result<(Waiter, Option<Ticket>), Error> {
         let mut shard = self.shard(hash).lock();
-        if let Some(flight) = shard.find(hash, |flight| *flight.key == *key) {
-            return Ok((Waiter::of(flight, self.waiters_max)?, None));
+        if let Ok(flight) = shard.find_entry(hash, |flight| *flight.key == *key) {
+            if boarding.admits(flight.get().begun) {
+                return Ok((Waiter::of(flight.get(), self.waiters_max)?, None));
+            }
+            flight.remove();
         }
-        let flight = Arc::new(Flight { hash, key: key.into(), state: Mutex::default() });
+        let flight = Arc::new(Flight { hash, key: key.into(), begun: boarding.now, state: Mutex::default() });
         shard.insert_unique(hash, flight.clone(), |flight| flight.hash);
         let waiter = Waiter::of(&flight, self.waiters_max)?;
         Ok((waiter, Some(Ticket { flights: self.clone(), flight, landed: false })))
@@ -196,6 +227,8 @@ mod tests {
     use super::*;
     use crate::spec::Origin;
 
+    const NOW: Boarding = Boarding { now: Stamp { epoch: 1, view_seq: 5 }, slot_since: 3 };
+
     fn flights() -> Arc<Flights> {
         Arc::new(Flights::new(3))
     }
@@ -217,9 +250,9 @@ mod tests {
     #[tokio::test]
     async fn all_who_join_get_the_one_answer() {
         let flights = flights();
-        let (first, ticket) = flights.join(1, "k").unwrap();
-        let (second, none) = flights.join(1, "k").unwrap();
-        let (other, other_ticket) = flights.join(1, "same hash").unwrap();
+        let (first, ticket) = flights.join(1, "k", NOW).unwrap();
+        let (second, none) = flights.join(1, "k", NOW).unwrap();
+        let (other, other_ticket) = flights.join(1, "same hash", NOW).unwrap();
         assert!(none.is_none());
         ticket.unwrap().land(|attached| {
             assert!(attached);
@@ -233,8 +266,8 @@ mod tests {
     #[tokio::test]
     async fn a_first_caller_that_goes_away_fails_nobody() {
         let flights = flights();
-        let (first, ticket) = flights.join(1, "k").unwrap();
-        let (second, _) = flights.join(1, "k").unwrap();
+        let (first, ticket) = flights.join(1, "k", NOW).unwrap();
+        let (second, _) = flights.join(1, "k", NOW).unwrap();
         drop(first);
         ticket.unwrap().land(|_| landed("v"));
         assert_eq!(text(second.await), "v");
@@ -243,9 +276,9 @@ mod tests {
     #[tokio::test]
     async fn a_detached_flight_answers_its_waiters_but_is_not_joined_and_knows_it() {
         let flights = flights();
-        let (old, old_ticket) = flights.join(1, "k").unwrap();
+        let (old, old_ticket) = flights.join(1, "k", NOW).unwrap();
         flights.detach(1, "k", || ());
-        let (new, new_ticket) = flights.join(1, "k").unwrap();
+        let (new, new_ticket) = flights.join(1, "k", NOW).unwrap();
         old_ticket.unwrap().land(|attached| {
             assert!(!attached);
             landed("old")
@@ -259,9 +292,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_flight_from_before_a_clear_or_to_an_earlier_owner_is_not_joined() {
+        let flights = flights();
+        let cleared = Boarding { now: Stamp { epoch: 2, view_seq: 5 }, slot_since: 3 };
+        let moved = Boarding { now: Stamp { epoch: 2, view_seq: 6 }, slot_since: 6 };
+        let elsewhere_moved = Boarding { now: Stamp { epoch: 2, view_seq: 7 }, slot_since: 6 };
+        let (old, old_ticket) = flights.join(1, "k", NOW).unwrap();
+        let (_, second) = flights.join(1, "k", cleared).unwrap();
+        let (_, third) = flights.join(1, "k", moved).unwrap();
+        assert!(second.is_some() && third.is_some());
+        assert!(flights.join(1, "k", elsewhere_moved).unwrap().1.is_none());
+        old_ticket.unwrap().land(|attached| {
+            assert!(!attached);
+            landed("old")
+        });
+        assert_eq!(text(old.await), "old");
+    }
+
+    #[tokio::test]
     async fn a_ticket_that_is_dropped_sends_its_waiters_to_ask_again() {
         let flights = flights();
-        let (waiter, ticket) = flights.join(1, "k").unwrap();
+        let (waiter, ticket) = flights.join(1, "k", NOW).unwrap();
         drop(ticket);
         assert!(matches!(waiter.await, Err(Failure::Abandoned)));
         assert_eq!(flights.len(), 0);
@@ -270,11 +321,11 @@ mod tests {
     #[tokio::test]
     async fn waiters_over_the_limit_are_refused_and_a_place_is_freed_by_leaving() {
         let flights = flights();
-        let (first, _ticket) = flights.join(1, "k").unwrap();
-        let _second = flights.join(1, "k").unwrap();
-        let _third = flights.join(1, "k").unwrap();
-        assert!(matches!(flights.join(1, "k"), Err(Error::Overloaded { what: Overload::Waiters, limit: 3 })));
+        let (first, _ticket) = flights.join(1, "k", NOW).unwrap();
+        let _second = flights.join(1, "k", NOW).unwrap();
+        let _third = flights.join(1, "k", NOW).unwrap();
+        assert!(matches!(flights.join(1, "k", NOW), Err(Error::Overloaded { what: Overload::Waiters, limit: 3 })));
         drop(first);
-        assert!(flights.join(1, "k").is_ok());
+        assert!(flights.join(1, "k", NOW).is_ok());
     }
 }

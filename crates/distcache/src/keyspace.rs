@@ -15,10 +15,11 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
+use crate::builder::TIMEOUT_MAX;
 use crate::cluster::Peer;
 use crate::engine::KeepAlive;
 use crate::error::Error;
-use crate::flight::{Failure, Flights, Outcome};
+use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
 use crate::lease::{Leases, Sightings};
 use crate::net::Moment;
 use crate::node::{Node, Owner, Topology};
@@ -203,7 +204,12 @@ impl Core {
         Self {
             // Seeded by the name: the same key of two keyspaces has two owners, most likely.
             seed: xxh3_64(spec.name.as_bytes()),
-            store: Store::new(&spec.settings, limits.value_bytes_max, node.clustered, counters.clone()),
+            store: Store::new(
+                &spec.settings,
+                limits.value_bytes_max + limits.key_bytes_max,
+                node.clustered,
+                counters.clone(),
+            ),
             loads: Arc::new(Flights::new(limits.waiters_per_key_max)),
             fetches: Arc::new(Flights::new(limits.waiters_per_key_max)),
             leases: Leases::new(limits.leased_keys_max),
@@ -238,8 +244,10 @@ impl Core {
 
     /// Drops everything that was stored before the clear called `generation`, in no time.
     pub(crate) fn advance(&self, generation: u64) {
-        if self.generation.fetch_max(generation, Ordering::AcqRel) < generation {
+        if self.generation.load(Ordering::Acquire) < generation {
+            // Before the generation is known to be taken in: whoever sees it must not find what it cleared.
             self.epoch.fetch_add(1, Ordering::AcqRel);
+            self.generation.fetch_max(generation, Ordering::AcqRel);
             self.node.sweep.notify_one();
         }
     }
@@ -269,6 +277,10 @@ impl Core {
         let now = Now::At(self.node.clock.now());
         let validity = |hash| Validity { now, ..self.validity(&self.node.topology(), hash) };
         self.store.sweep(validity, tokio::task::yield_now).await;
+    }
+
+    /// Forgets leases that have run out.
+    pub(crate) fn sweep_leases(&self) {
         self.leases.sweep(self.node.clock.now());
     }
 
@@ -287,11 +299,11 @@ impl Core {
     }
 
     fn check_defined(&self) -> Result<(), Error> {
-        if self.deleted.load(Ordering::Acquire) {
-            return Err(Error::KeyspaceNotFound { name: self.name.clone() });
-        }
         if self.node.stop.is_cancelled() {
             return Err(Error::Shutdown);
+        }
+        if self.deleted.load(Ordering::Acquire) {
+            return Err(Error::KeyspaceNotFound { name: self.name.clone() });
         }
         Ok(())
     }
@@ -349,11 +361,22 @@ impl Core {
     }
 
     fn begin(&self) -> Begun {
-        Begun {
-            at: self.node.clock.now(),
-            epoch: self.epoch.load(Ordering::Acquire),
-            view_seq: self.node.topology().placement.seq(),
-        }
+        self.begin_under(self.node.topology().placement.seq())
+    }
+
+    /// Begun under the view by which the way was chosen, also if there is a later one by now.
+    fn begin_under(&self, view_seq: u32) -> Begun {
+        Begun { at: self.node.clock.now(), epoch: self.epoch.load(Ordering::Acquire), view_seq }
+    }
+
+    /// What flights of this key a caller may join that was sent its way by view `view_seq`.
+    fn boarding(&self, hash: u64, view_seq: u32) -> Boarding {
+        let epoch = self.epoch.load(Ordering::Acquire);
+        Boarding { now: Stamp { epoch, view_seq }, slot_since: self.node.tenures.of(hash).since }
+    }
+
+    fn view_seq(&self) -> u32 {
+        self.node.topology().placement.seq()
     }
 
     fn route(&self, hash: u64) -> (Route, u32) {
@@ -369,21 +392,30 @@ impl Core {
     async fn ask_within(self: &Arc<Self>, key: &str, options: GetOptions) -> Result<Entry, Error> {
         self.check(key)?;
         self.counters.one(Count::Misses);
-        let limit = options.timeout.unwrap_or(self.node.request_timeout);
+        let limit = self.limit_of(options);
         match tokio::time::timeout(limit, self.ask(self.hash(key), key)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::Timeout { limit }),
         }
     }
 
+    /// How long this caller waits.
+    fn limit_of(&self, options: GetOptions) -> Duration {
+        options.timeout.unwrap_or(self.node.request_timeout).min(TIMEOUT_MAX)
+    }
+
     /// The rest of a get after a miss: load what is ours, ask the owner for what is not, and where the owner cannot be asked
     /// load it without keeping it for others.
     async fn ask(self: &Arc<Self>, hash: u64, key: &str) -> Result<Entry, Error> {
         let mut purpose = Purpose::Own;
-        for _ in 0..ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
+            if attempt == ATTEMPTS {
+                // The view does not come to rest: answer this caller, keep nothing.
+                purpose = Purpose::FallbackUnkept;
+            }
             let (route, seq) = self.route(hash);
             let outcome = match (&route, purpose) {
-                (Route::Peer(link), Purpose::Own) => self.fetch(hash, key, link).await,
+                (Route::Peer(link), Purpose::Own) => self.fetch(hash, key, link, seq).await,
                 (Route::Me, _) => self.load(hash, key, Purpose::Own).await,
                 (Route::Nobody, Purpose::Own) => self.load(hash, key, Purpose::FallbackUnkept).await,
                 (_, fallback) => self.load(hash, key, fallback).await,
@@ -404,11 +436,10 @@ impl Core {
             Err(Failure::Answered(error)) => Err(error),
             Err(_) if self.node.stop.is_cancelled() => Err(Error::Shutdown),
             Err(Failure::Abandoned) => Ok(After::AskAgain),
-            Err(Failure::NotOwner) if self.node.topology().placement.seq() != seq => Ok(After::AskAgain),
+            Err(Failure::NotOwner | Failure::NotReached(_)) if self.view_seq() != seq => Ok(After::AskAgain),
             Err(Failure::NotOwner) => Ok(After::FallBack(Purpose::FallbackUnkept)),
             Err(Failure::NotReached(error)) => {
                 tracing::debug!(keyspace = self.name, %error, "owner not reached, asking the source from here");
-                self.counters.one(Count::FetchFailures);
                 Ok(After::FallBack(Purpose::Fallback))
             }
         }

@@ -4,6 +4,7 @@
 //! that it was taken in.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
@@ -14,10 +15,13 @@ use crate::keyspace::{Core, Served};
 use crate::net;
 use crate::node::Node;
 use crate::peer::server::{Reply, Serve};
-use crate::peer::wire::{Answer, Get, Named, Request, Response};
+use crate::peer::wire::{Answer, Named, Request, Response};
 use crate::registry::{Agreed, Registry};
 use crate::ring::NodeId;
 use crate::spec::KeyspaceSpec;
+
+/// Bytes of an answer beside what it says of its keys, an upper bound.
+const ANSWER_FRAME_BYTES: usize = 64;
 
 pub(crate) struct Keyspaces {
     node: Arc<Node>,
@@ -43,9 +47,10 @@ impl Keyspaces {
 
     /// Clears a keyspace here; the registry to be told to the others.
     pub(crate) fn clear(&self, name: &str) -> Result<(), Error> {
-        self.get(name)?;
+        let core = self.get(name)?;
         let mut registry = self.registry.lock();
-        registry.clear(name, net::wall_clock_ms());
+        // Later than any clear that this node has heard of, by whatever way.
+        registry.clear(name, net::wall_clock_ms().max(core.generation() + 1));
         self.apply(&registry);
         Ok(())
     }
@@ -59,25 +64,26 @@ impl Keyspaces {
     }
 
     pub(crate) fn update(&self, spec: KeyspaceSpec) -> Result<(), Error> {
-        let core = self.get(&spec.name)?;
         let mut registry = self.registry.lock();
+        let core = self.get(&spec.name)?;
         registry.settle(&spec.name, net::wall_clock_ms(), self.node.id.0, spec.settings.clone());
         core.redefine(spec);
         Ok(())
     }
 
     pub(crate) fn create(&self, spec: KeyspaceSpec) -> Result<(), Error> {
+        let (name, settings) = (spec.name.clone(), spec.settings.clone());
+        let core = Arc::new(Core::new(spec, self.node.clone()));
         let mut registry = self.registry.lock();
-        let mut table = self.table.write();
-        if table.contains_key(&spec.name) {
-            return Err(Error::KeyspaceExists { name: spec.name });
+        match self.table.write().entry(name.clone()) {
+            Entry::Occupied(_) => return Err(Error::KeyspaceExists { name }),
+            Entry::Vacant(place) => {
+                place.insert(core);
+            }
         }
-        if registry.get(&spec.name).is_none_or(|agreed| agreed.deleted) {
-            registry.settle(&spec.name, net::wall_clock_ms(), self.node.id.0, spec.settings.clone());
+        if registry.get(&name).is_none_or(|agreed| agreed.deleted) {
+            registry.settle(&name, net::wall_clock_ms(), self.node.id.0, settings);
         }
-        let name = spec.name.clone();
-        table.insert(name.clone(), Arc::new(Core::new(spec, self.node.clone())));
-        drop(table);
         registry.get(&name).inspect(|agreed| self.apply_to(&name, agreed));
         Ok(())
     }
@@ -93,7 +99,10 @@ impl Keyspaces {
             self.table.write().remove(name);
             core.retire();
         } else if let Some(settings) = &agreed.settings {
-            core.apply_settings(settings);
+            match settings.check() {
+                Ok(()) => core.apply_settings(settings),
+                Err(error) => tracing::warn!(keyspace = name, %error, "settings that make no sense are ignored"),
+            }
         }
     }
 }
@@ -115,20 +124,31 @@ impl SharedState for Keyspaces {
 }
 
 impl Serve for Keyspaces {
-    fn serve_at_once(&self, from: NodeId, get: &Get<'_>, answer: &mut dyn FnMut(Answer<'_>)) -> bool {
-        match self.table.read().get(get.keyspace.name) {
-            Some(core) => core.serve_at_once(from, get, answer),
-            None => {
-                answer(Answer::Failed(Error::KeyspaceNotFound { name: get.keyspace.name.into() }));
+    fn serve_at_once(&self, from: NodeId, request: &Request<'_>, answer: &mut dyn FnMut(Response<'_>)) -> bool {
+        match request {
+            Request::Get(get) => match self.table.read().get(get.keyspace.name) {
+                Some(core) => core.serve_at_once(from, get, &mut |one| answer(Response::One(one))),
+                None => {
+                    let error = Error::KeyspaceNotFound { name: get.keyspace.name.into() };
+                    answer(Response::Refused(error));
+                    true
+                }
+            },
+            Request::Invalidate { keyspace, keys } => {
+                if let Some(core) = self.table.read().get(keyspace.name) {
+                    core.serve_invalidate(keyspace.generation, keys);
+                }
+                answer(Response::Done);
                 true
             }
+            _ => false,
         }
     }
 
     async fn serve(self: Arc<Self>, from: NodeId, request: Request<'_>, reply: Reply) {
         match self.answer(from, &request, reply.frame_bytes_max()).await {
-            Ok(response) => reply.send(&response.as_response()),
-            Err(error) => reply.send(&Response::Refused(error)),
+            Ok(response) => reply.send(&response.as_response()).await,
+            Err(error) => reply.send(&Response::Refused(error)).await,
         }
     }
 }
@@ -156,7 +176,8 @@ impl Prepared {
 
 /// As many answers as the frame takes; the others are asked for again.
 fn fit(served: &[Served], room: usize) -> Vec<Answer<'_>> {
-    let mut left = room;
+    // Each takes a byte at least, if only to say that there was no room for more.
+    let mut left = room.saturating_sub(served.len());
     let answers = served.iter().map(|served| {
         let answer = served.as_answer();
         match left.checked_sub(answer.encoded_len()) {
@@ -177,17 +198,16 @@ impl Keyspaces {
             Request::Get(get) => Prepared::One(core(&get.keyspace)?.serve_get(from, get).await),
             Request::GetMany { get } => {
                 self.node.limits.check_batch(get.keys.len())?;
-                Prepared::Many(core(&get.keyspace)?.serve_get_many(from, get).await, frame_bytes_max - 64)
+                Prepared::Many(
+                    core(&get.keyspace)?.serve_get_many(from, get).await,
+                    frame_bytes_max - ANSWER_FRAME_BYTES,
+                )
             }
             Request::Put { keyspace, entries } => {
                 Prepared::Written(core(keyspace)?.serve_put(keyspace.generation, entries).await)
             }
             Request::Delete { keyspace, keys } => {
                 Prepared::Written(core(keyspace)?.serve_delete(keyspace.generation, keys).await)
-            }
-            Request::Invalidate { keyspace, keys } => {
-                core(keyspace)?.serve_invalidate(keyspace.generation, keys);
-                Prepared::Done
             }
             Request::Refresh { keyspace, key, deadline } => {
                 Prepared::One(core(keyspace)?.serve_refresh(key, *deadline).await)
@@ -196,7 +216,8 @@ impl Keyspaces {
                 self.merge(state);
                 Prepared::Registry(self.export())
             }
-            Request::Ping | Request::Cancel => Prepared::Done,
+            // Answered at once, before they come here.
+            Request::Invalidate { .. } | Request::Ping | Request::Cancel => Prepared::Done,
         })
     }
 }

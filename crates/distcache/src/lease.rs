@@ -1,8 +1,8 @@
 //! Who holds which hot copy until when, and which keys deserve one.
 //!
 //! Pure: time comes in as an argument; sends nothing. Keys are known by their hash: two keys with one hash share their holders,
-//! which costs an invalidation too many, never one too few. The invariant: every node that was told it may keep a copy is
-//! named by [`Leases::revoke`] until its lease has run out, unless `revoke` says that all nodes must be told.
+//! which costs an invalidation too many, never one too few. The invariant: every node that was answered is named by
+//! [`Leases::holders`] until it has confirmed that it dropped the key or its lease has run out, unless all nodes must be told.
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
@@ -27,9 +27,10 @@ pub(crate) struct Leases {
     keys_per_shard_max: usize,
 }
 
-#[derive(Default)]
 struct Shard {
     table: Table,
+    /// Until then a key that is not in the table may have holders all the same: there was no room for them.
+    overflowed_until: Moment,
     /// Runs out together with the last lease of the shard as it was then; a full shard is swept no earlier.
     swept_at: Option<Moment>,
 }
@@ -44,17 +45,18 @@ enum Few {
     All,
 }
 
-/// Who must be told that a key changed.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Revoked {
-    Nodes(Vec<NodeId>),
+/// Who must be told that a key changed; each node with the end of its lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    Nodes(Vec<(NodeId, Moment)>),
     All,
 }
 
 impl Leases {
     pub(crate) fn new(keys_max: usize) -> Self {
         let keys_per_shard_max = keys_max.div_ceil(SHARDS).max(1);
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), keys_per_shard_max }
+        let shard = || Shard { table: Table::default(), overflowed_until: Moment(0), swept_at: None };
+        Self { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(), keys_per_shard_max }
     }
 
     fn shard(&self, hash: u64) -> &Mutex<Shard> {
@@ -68,6 +70,7 @@ impl Leases {
         if shard.table.len() >= self.keys_per_shard_max && !shard.table.contains_key(&hash) {
             shard.sweep(now, lease);
             if shard.table.len() >= self.keys_per_shard_max {
+                shard.overflowed_until = shard.overflowed_until.max(until);
                 return false;
             }
         }
@@ -76,14 +79,26 @@ impl Leases {
         true
     }
 
-    /// Ends all leases on a key and names the nodes whose leases had not run out.
-    pub(crate) fn revoke(&self, hash: u64, now: Moment) -> Revoked {
-        match self.shard(hash).lock().table.remove(&hash) {
-            Some(Holders { nodes: Few::All, until }) if until > now => Revoked::All,
+    /// The nodes whose leases on a key have not run out. They stay holders until they confirm.
+    pub(crate) fn holders(&self, hash: u64, now: Moment) -> Held {
+        let shard = self.shard(hash).lock();
+        match shard.table.get(&hash) {
+            Some(Holders { nodes: Few::All, until }) if *until > now => Held::All,
             Some(Holders { nodes: Few::Nodes(nodes), .. }) => {
-                Revoked::Nodes(nodes.into_iter().filter(|(_, until)| *until > now).map(|(node, _)| node).collect())
+                Held::Nodes(nodes.iter().filter(|(_, until)| *until > now).copied().collect())
             }
-            _ => Revoked::Nodes(Vec::new()),
+            _ if shard.overflowed_until > now => Held::All,
+            _ => Held::Nodes(Vec::new()),
+        }
+    }
+
+    /// `node` has dropped the key. It stays a holder if it asked again meanwhile, which a later end of its lease shows.
+    pub(crate) fn confirm(&self, hash: u64, node: NodeId, until: Moment) {
+        let mut shard = self.shard(hash).lock();
+        let Some(Holders { nodes: Few::Nodes(nodes), .. }) = shard.table.get_mut(&hash) else { return };
+        nodes.retain(|(holder, held)| *holder != node || *held > until);
+        if nodes.is_empty() {
+            shard.table.remove(&hash);
         }
     }
 
@@ -169,17 +184,32 @@ mod tests {
 
     const LEASE: Duration = Duration::from_millis(100);
 
-    fn nodes(ids: &[u64]) -> Revoked {
-        Revoked::Nodes(ids.iter().map(|id| NodeId(*id)).collect())
+    fn named(leases: &Leases, hash: u64, now: u64) -> Vec<u64> {
+        match leases.holders(hash, Moment(now)) {
+            Held::Nodes(nodes) => nodes.into_iter().map(|(node, _)| node.0).collect(),
+            Held::All => panic!("all"),
+        }
     }
 
     #[test]
-    fn holders_are_named_until_their_lease_runs_out() {
+    fn holders_are_named_until_they_confirm_or_their_lease_runs_out() {
         let leases = Leases::new(1_000);
         assert!(leases.register(7, NodeId(1), Moment(0), LEASE));
         assert!(leases.register(7, NodeId(2), Moment(50), LEASE));
-        assert_eq!(leases.revoke(7, Moment(100)), nodes(&[2]));
-        assert_eq!(leases.revoke(7, Moment(100)), nodes(&[]), "revoked is revoked");
+        assert_eq!(named(&leases, 7, 99), [1, 2]);
+        assert_eq!(named(&leases, 7, 100), [2]);
+        assert_eq!(named(&leases, 7, 100), [2], "named again until it confirms");
+        leases.confirm(7, NodeId(2), Moment(150));
+        assert_eq!(named(&leases, 7, 100), [0; 0]);
+    }
+
+    #[test]
+    fn a_confirmation_does_not_end_a_lease_given_meanwhile() {
+        let leases = Leases::new(1_000);
+        leases.register(7, NodeId(1), Moment(0), LEASE);
+        leases.register(7, NodeId(1), Moment(10), LEASE);
+        leases.confirm(7, NodeId(1), Moment(100));
+        assert_eq!(named(&leases, 7, 50), [1]);
     }
 
     #[test]
@@ -187,7 +217,7 @@ mod tests {
         let leases = Leases::new(1_000);
         leases.register(7, NodeId(1), Moment(0), LEASE);
         leases.register(7, NodeId(1), Moment(90), LEASE);
-        assert_eq!(leases.revoke(7, Moment(189)), nodes(&[1]));
+        assert_eq!(named(&leases, 7, 189), [1]);
     }
 
     #[test]
@@ -196,37 +226,49 @@ mod tests {
         for id in 0..=HOLDERS_PER_KEY_MAX as u64 {
             leases.register(7, NodeId(id), Moment(0), LEASE);
         }
-        assert_eq!(leases.revoke(7, Moment(99)), Revoked::All);
+        assert_eq!(leases.holders(7, Moment(99)), Held::All);
+        assert_eq!(named(&leases, 7, 100), [0; 0]);
     }
 
     #[test]
-    fn a_full_table_gives_no_lease_until_others_run_out() {
+    fn a_full_table_gives_no_lease_and_names_everybody_until_it_can_name_again() {
         let leases = Leases::new(SHARDS);
+        let other = SHARDS as u64;
         assert!(leases.register(0, NodeId(1), Moment(0), LEASE));
-        assert!(!leases.register(SHARDS as u64, NodeId(1), Moment(10), LEASE));
+        assert!(!leases.register(other, NodeId(1), Moment(10), LEASE));
+        assert_eq!(leases.holders(other, Moment(109)), Held::All, "what was answered without a lease is on its way");
+        assert_eq!(named(&leases, other, 110), [0; 0]);
         assert!(leases.register(0, NodeId(2), Moment(10), LEASE), "a key that is in the table keeps its place");
-        assert!(leases.register(SHARDS as u64, NodeId(1), Moment(200), LEASE));
+        assert!(leases.register(other, NodeId(1), Moment(200), LEASE));
         assert_eq!(leases.len(), 1);
     }
 
     proptest! {
-        /// Whatever the order of registrations, nobody whose lease still runs is left out.
+        /// Whatever the order of registrations and confirmations, nobody who may hold the key is left out.
         #[test]
-        fn revoke_names_every_running_lease(
-            arrivals in prop::collection::vec((0u64..20, 0u64..400), 0..60), at in 0u64..500,
+        fn every_running_lease_that_was_not_confirmed_is_named(
+            acts in prop::collection::vec((0u64..20, 0u64..400, any::<bool>()), 0..60), at in 0u64..500,
         ) {
             let leases = Leases::new(1_000);
-            let mut arrivals: Vec<_> = arrivals.into_iter().filter(|(_, arrival)| *arrival <= at).collect();
-            arrivals.sort_by_key(|(_, arrival)| *arrival);
-            for (node, arrival) in &arrivals {
-                leases.register(7, NodeId(*node), Moment(*arrival), LEASE);
+            let mut acts: Vec<_> = acts.into_iter().filter(|(_, time, _)| *time <= at).collect();
+            acts.sort_by_key(|(_, time, _)| *time);
+            let mut running = HashMap::new();
+            for (node, time, confirms) in acts {
+                let until = Moment(time).after(LEASE);
+                if confirms {
+                    if let Some(until) = running.remove(&node) {
+                        leases.confirm(7, NodeId(node), until);
+                    }
+                } else {
+                    leases.register(7, NodeId(node), Moment(time), LEASE);
+                    running.insert(node, until);
+                }
             }
-            match leases.revoke(7, Moment(at)) {
-                Revoked::All => {}
-                Revoked::Nodes(named) => for (node, arrival) in arrivals {
-                    let runs = Moment(arrival).after(LEASE) > Moment(at);
-                    prop_assert!(!runs || named.contains(&NodeId(node)), "node {node} left out");
-                },
+            if let Held::Nodes(held) = leases.holders(7, Moment(at)) {
+                for (node, until) in running {
+                    let named = held.iter().any(|(holder, _)| holder.0 == node);
+                    prop_assert!(until <= Moment(at) || named, "node {node} left out");
+                }
             }
         }
     }

@@ -19,7 +19,7 @@
 //! # let loopback = "127.0.0.1:0".parse()?;
 //! let engine = Engine::builder()
 //!     .keyspace(KeyspaceSpec::new("users", Users).max_bytes(64 << 20).ttl(Duration::from_secs(300)))
-//!     .discovery(StaticDiscovery::new(["10.0.0.1:3322", "10.0.0.2:3322"]))
+//!     .discovery(StaticDiscovery::new(["192.0.2.1:3322", "192.0.2.2:3322"]))
 //! #   .peer_listen(loopback).gossip_listen(loopback).join_timeout(Duration::from_millis(10))
 //!     .start()
 //!     .await?;

@@ -19,14 +19,16 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// Most keys in one `get_many`, `put_many` or `delete_many`.
     pub batch_keys_max: usize,
-    /// Loads of one keyspace that run at once; further ones wait.
+    /// Loads of one keyspace that run at once, a batch counted once; further ones wait.
     pub loads_running_max: usize,
     /// Loads of one keyspace that run or wait; further ones are refused.
     pub loads_queued_max: usize,
     /// Callers that wait for one key; further ones are refused.
     pub waiters_per_key_max: usize,
-    /// Requests in flight to one peer; further ones wait for their turn until their deadline.
+    /// Requests in flight to one peer; further ones wait for their turn.
     pub peer_requests_max: usize,
+    /// Requests that wait for a connection to one peer, or for their turn on it; further ones are refused.
+    pub peer_requests_waiting_max: usize,
     /// Connections that peers may open to this node.
     pub peer_connections_max: usize,
     /// Requests that one peer may have under way here before it is told that this node is busy.
@@ -49,6 +51,7 @@ impl Default for Limits {
             loads_queued_max: 16_384,
             waiters_per_key_max: 65_536,
             peer_requests_max: 4_096,
+            peer_requests_waiting_max: 65_536,
             peer_connections_max: 1_024,
             peer_requests_served_max: 16_384,
             leased_keys_max: 100_000,
@@ -80,6 +83,7 @@ impl Limits {
         within("limits.loads_queued_max", self.loads_queued_max, 1 << 24)?;
         within("limits.waiters_per_key_max", self.waiters_per_key_max, 1 << 24)?;
         within("limits.peer_requests_max", self.peer_requests_max, 1 << 20)?;
+        within("limits.peer_requests_waiting_max", self.peer_requests_waiting_max, 1 << 24)?;
         within("limits.peer_connections_max", self.peer_connections_max, 1 << 20)?;
         within("limits.peer_requests_served_max", self.peer_requests_served_max, 1 << 20)?;
         within("limits.leased_keys_max", self.leased_keys_max, 1 << 30)?;

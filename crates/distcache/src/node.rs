@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::runtime::Handle;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,7 +30,10 @@ pub(crate) struct Node {
     pub(crate) clock: Clock,
     pub(crate) request_timeout: Duration,
     pub(crate) hop_budget: Duration,
+    /// What runs as long as the node does.
     pub(crate) tasks: TaskTracker,
+    /// What somebody waits for: loads, invalidations, requests of peers. A shutdown gives it time to end.
+    pub(crate) work: TaskTracker,
     pub(crate) stop: CancellationToken,
     pub(crate) runtime: Handle,
     /// Whether there can be other nodes at all.
@@ -100,7 +103,6 @@ pub(crate) struct NodeParts {
     pub(crate) clustered: bool,
     pub(crate) link_settings: LinkSettings,
     pub(crate) stop: CancellationToken,
-    pub(crate) runtime: Handle,
 }
 
 impl Node {
@@ -118,8 +120,9 @@ impl Node {
             request_timeout: parts.request_timeout,
             hop_budget: parts.link_settings.hop_budget,
             tasks: parts.link_settings.tasks.clone(),
+            work: TaskTracker::new(),
             stop: parts.stop,
-            runtime: parts.runtime,
+            runtime: parts.link_settings.runtime.clone(),
             clustered: parts.clustered,
             sweep: Notify::new(),
             tenures: Tenures::new(),
@@ -142,18 +145,24 @@ impl Node {
         self.versions.fetch_add(1, Relaxed)
     }
 
+    /// Starts what runs as long as the node does.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let stop = self.stop.clone();
-        self.tasks.spawn_on(
-            async move {
-                tokio::select! {
-                    biased;
-                    () = stop.cancelled() => {}
-                    () = task => {}
-                }
-            },
-            &self.runtime,
-        );
+        self.tasks.spawn_on(until(self.stop.clone(), task), &self.runtime);
+    }
+
+    /// Starts what somebody waits for.
+    pub(crate) fn spawn_work(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.work.spawn_on(until(self.stop.clone(), task), &self.runtime);
+    }
+
+    /// What a task of the engine comes to; it goes on if the caller does not wait. `None`: the node was stopped.
+    pub(crate) async fn work_done<T: Send + 'static>(
+        &self,
+        task: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (tell, told) = oneshot::channel();
+        self.spawn_work(async move { drop(tell.send(task.await)) });
+        told.await.ok()
     }
 
     /// Takes a new view. Called by one task only.
@@ -166,13 +175,12 @@ impl Node {
             .map(|peer| (NodeId::of(&peer.name), self.link(&before, peer)))
             .collect();
         let owners = placement.placed().iter().map(|placed| links.get(&placed.member.id).cloned()).collect();
-        for (id, link) in &before.links {
-            if links.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, link)) {
-                link.close();
-            }
-        }
+        let gone = before.links.iter().filter(|(id, link)| links.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, link)));
+        let gone: Vec<_> = gone.map(|(_, link)| link.clone()).collect();
         self.tenures.publish(&placement, self.id);
         self.topology.store(Arc::new(Topology { placement, owners, links, peers }));
+        // Last, so that whoever fails by it finds the new view.
+        gone.iter().for_each(|link| link.close());
         self.sweep.notify_one();
     }
 
@@ -188,6 +196,14 @@ impl Node {
                 Arc::new(Link::new(peer.name.clone(), peer.peer_addr, self.link_settings.clone(), closed))
             }
         }
+    }
+}
+
+async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
+    tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
+        () = task => {}
     }
 }
 

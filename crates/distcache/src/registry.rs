@@ -48,7 +48,7 @@ impl Registry {
     /// A new clear of a keyspace.
     pub(crate) fn clear(&mut self, name: &str, now_ms: u64) {
         let agreed = self.keyspaces.entry(name.into()).or_default();
-        agreed.generation = now_ms.max(agreed.generation + 1);
+        agreed.generation = now_ms.max(agreed.generation.saturating_add(1));
     }
 
     /// The keyspace is gone, with what it held.
@@ -64,7 +64,7 @@ impl Registry {
 
     fn define(&mut self, name: &str, now_ms: u64, node: u64, deleted: bool, settings: Option<KeyspaceSettings>) {
         let agreed = self.keyspaces.entry(name.into()).or_default();
-        agreed.version = Version { number: now_ms.max(agreed.version.number + 1), node };
+        agreed.version = Version { number: now_ms.max(agreed.version.number.saturating_add(1)), node };
         (agreed.deleted, agreed.settings) = (deleted, settings);
     }
 

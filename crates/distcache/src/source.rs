@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::{StreamExt, stream};
+
+/// How many keys of a batch are fetched at once where the source knows no batches.
+const FETCHES_AT_ONCE: usize = 32;
 
 /// The origin of a keyspace's values: a database, an API, a computation.
 ///
-/// The engine calls [`fetch`](Self::fetch) at most once at a time for a key in the whole cluster, from a task of its own: a
-/// caller that gives up does not cancel it. A load that exceeds the keyspace's load timeout is dropped.
+/// While the nodes agree on the view, the engine calls [`fetch`](Self::fetch) for a key once at a time in the whole cluster
+/// (and anew for those who ask after a write or a clear), from a task of its own: a caller that gives up does not cancel it. A load that exceeds the keyspace's load timeout is dropped.
 ///
 /// ```
 /// use distcache::{DataSource, Fetched, SourceError};
@@ -36,10 +39,10 @@ pub trait DataSource: Send + Sync + 'static {
 
     /// Loads several values in one round trip; the answers stand in the order of `keys`, one each.
     ///
-    /// The default fetches each key by itself, concurrently. A source that can answer a batch at once (SQL `IN`, Redis
+    /// The default fetches each key by itself, a few at a time. A source that can answer a batch at once (SQL `IN`, Redis
     /// `MGET`) should: a `get_many` of the cluster makes one such call per owner.
     fn fetch_many(&self, keys: &[&str]) -> impl Future<Output = Vec<Result<Fetched, SourceError>>> + Send {
-        join_all(keys.iter().map(|key| self.fetch(key)))
+        stream::iter(keys.iter().map(|key| self.fetch(key))).buffered(FETCHES_AT_ONCE).collect()
     }
 }
 
@@ -104,29 +107,34 @@ impl SourceError {
 ///
 /// The original error on the node where it happened, its text on every other node.
 #[derive(Clone)]
-pub struct Cause(Arc<dyn StdError + Send + Sync>);
+pub struct Cause {
+    error: Arc<dyn StdError + Send + Sync>,
+    /// Taken at once: an error's own `Display` is a user's code and is not run where answers are put into bytes.
+    text: Arc<str>,
+}
 
 impl Cause {
     pub(crate) fn new(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self(Arc::from(cause.into()))
+        let error = cause.into();
+        Self { text: error.to_string().into(), error: Arc::from(error) }
     }
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        f.write_str(&self.text)
     }
 }
 
 impl fmt::Debug for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Cause({:?})", self.0.to_string())
+        write!(f, "Cause({:?})", self.text)
     }
 }
 
 impl StdError for Cause {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.0.source()
+        self.error.source()
     }
 }
 

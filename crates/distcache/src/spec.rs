@@ -11,7 +11,6 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StartError;
-use crate::limits::Limits;
 use crate::placement::LEASE_MAX;
 use crate::source::{DataSource, DynDataSource};
 
@@ -143,18 +142,18 @@ impl KeyspaceSpec {
         &self.settings
     }
 
-    pub(crate) fn check(&self, limits: &Limits) -> Result<(), StartError> {
+    pub(crate) fn check(&self) -> Result<(), StartError> {
         let name_is_plain = self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
         if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !name_is_plain {
             let reason = format!("must be 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'");
             return Err(StartError::invalid("keyspace.name", &self.name, reason));
         }
-        self.settings.check(limits)
+        self.settings.check()
     }
 }
 
 impl KeyspaceSettings {
-    pub(crate) fn check(&self, _limits: &Limits) -> Result<(), StartError> {
+    pub(crate) fn check(&self) -> Result<(), StartError> {
         if self.max_bytes < MAX_BYTES_MIN {
             let reason = format!("must be at least {MAX_BYTES_MIN} bytes");
             return Err(StartError::invalid("keyspace.max_bytes", self.max_bytes, reason));
@@ -257,7 +256,7 @@ pub enum Origin {
     Peer,
     /// The source was asked, here or at the owner.
     Loaded,
-    /// The owner could not be asked, so this node asked the source and did not keep the value for others.
+    /// The owner could not be asked, so this node asked the source; the value is kept no longer than a lease.
     Fallback,
 }
 
@@ -282,9 +281,9 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_work_are_refused_by_name() {
-        let refused = |spec: KeyspaceSpec| spec.check(&Limits::default()).unwrap_err().to_string();
+        let refused = |spec: KeyspaceSpec| spec.check().unwrap_err().to_string();
         let spec = || KeyspaceSpec::new("users", Nothing);
-        spec().check(&Limits::default()).unwrap();
+        spec().check().unwrap();
         assert!(refused(KeyspaceSpec::new("a:b", Nothing)).starts_with("keyspace.name = \"a:b\""));
         assert!(refused(KeyspaceSpec::new("", Nothing)).starts_with("keyspace.name"));
         assert!(refused(spec().max_bytes(1)).starts_with("keyspace.max_bytes = 1:"));

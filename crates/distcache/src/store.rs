@@ -123,6 +123,11 @@ impl Validity {
             && (record.expires_at == Moment::NEVER || record.expires_at > self.now.get())
     }
 
+    /// Not merely unfit for this reader, who may be behind: of no use to anybody any more.
+    fn has_ended(self, record: &Record) -> bool {
+        record.epoch < self.epoch || record.view_seq < self.slot_since || record.expires_at <= self.now.get()
+    }
+
     fn cause_of_end(self, record: &Record) -> Count {
         match () {
             () if record.epoch != self.epoch => Count::EvictedCleared,
@@ -180,7 +185,7 @@ pub(crate) struct Store {
     hot: Shelf,
     counters: Arc<Counters>,
     limits: RwLock<StoreLimits>,
-    value_bytes_limit: usize,
+    data_bytes_limit: usize,
     /// No record on either shelf expires before this moment; lets a sweep be skipped.
     earliest_expiry: AtomicU64,
 }
@@ -200,10 +205,11 @@ pub(crate) enum Holding {
 }
 
 impl Store {
-    /// `clustered`: whether there may be entries of others to hold copies of.
+    /// `data_bytes_limit`: the largest key and value together; `clustered`: whether there may be entries of others to hold
+    /// copies of.
     pub(crate) fn new(
         settings: &KeyspaceSettings,
-        value_bytes_limit: usize,
+        data_bytes_limit: usize,
         clustered: bool,
         counters: Arc<Counters>,
     ) -> Self {
@@ -213,15 +219,15 @@ impl Store {
                 .weight_capacity(bytes)
                 .estimated_items_capacity((bytes / EXPECTED_RECORD_BYTES).max(64) as usize)
                 .hot_allocation(HOT_ALLOCATION)
-                .shards(shards(bytes, value_bytes_limit))
+                .shards(shards(bytes, data_bytes_limit))
                 .build()
                 .expect("weight and item capacity are set");
             Shelf::with_options(options, ByBytes, BuildHasherDefault::default(), CollectPushedOut)
         };
         let (owned, hot) = (shelf(owned), shelf(hot));
-        let limits = StoreLimits::new(settings, &owned, &hot, value_bytes_limit);
+        let limits = StoreLimits::new(settings, &owned, &hot, data_bytes_limit);
         let earliest_expiry = AtomicU64::new(u64::MAX);
-        Self { owned, hot, counters, limits: RwLock::new(limits), value_bytes_limit, earliest_expiry }
+        Self { owned, hot, counters, limits: RwLock::new(limits), data_bytes_limit, earliest_expiry }
     }
 
     fn shelf(&self, holding: Holding) -> &Shelf {
@@ -261,7 +267,7 @@ impl Store {
 
     #[cold]
     fn drop_ended(&self, holding: Holding, hash: u64, validity: Validity) {
-        if let Some((_, record)) = self.shelf(holding).remove_if(&hash, |record| !validity.admits(record)) {
+        if let Some((_, record)) = self.shelf(holding).remove_if(&hash, |record| validity.has_ended(record)) {
             self.counters.one(validity.cause_of_end(&record));
         }
     }
@@ -282,9 +288,11 @@ impl Store {
             self.counters.one(Count::RefusedTooLarge);
             return Err(max);
         }
-        self.earliest_expiry.fetch_min(record.expires_at.0, Relaxed);
+        let expires_at = record.expires_at;
         let mut pushed_out = Vec::new();
         self.shelf(holding).insert_with_lifecycle(hash, record, &mut pushed_out);
+        // After the insert: a sweep that begins in between would lower nothing and not see the record.
+        self.earliest_expiry.fetch_min(expires_at.0, Relaxed);
         // What was replaced is among them, and is not an eviction.
         let evicted = pushed_out.iter().filter(|(other, _)| *other != hash).count();
         self.counters.add(Count::EvictedCapacity, evicted as u64);
@@ -309,7 +317,7 @@ impl Store {
         self.hot.set_capacity(hot);
         let after = self.owned.len() + self.hot.len();
         self.counters.add(Count::EvictedCapacity, before.saturating_sub(after) as u64);
-        *self.limits.write() = StoreLimits::new(settings, &self.owned, &self.hot, self.value_bytes_limit);
+        *self.limits.write() = StoreLimits::new(settings, &self.owned, &self.hot, self.data_bytes_limit);
     }
 
     pub(crate) fn fill_in(&self, stats: &mut KeyspaceStats) {
@@ -360,9 +368,9 @@ fn split(settings: &KeyspaceSettings, clustered: bool) -> (u64, u64) {
 }
 
 /// As many shards as cores like, but none so small that the largest value would be refused for its shard's sake.
-fn shards(bytes: u64, value_bytes_limit: usize) -> usize {
+fn shards(bytes: u64, data_bytes_limit: usize) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let largest = (value_bytes_limit as u64 + RECORD_OVERHEAD_BYTES as u64).min(bytes / VALUE_PART_MAX).max(1);
+    let largest = (data_bytes_limit as u64 + RECORD_OVERHEAD_BYTES as u64).min(bytes / VALUE_PART_MAX).max(1);
     let by_size = (bytes as f64 * HOT_ALLOCATION / largest as f64) as usize;
     // Rounded down to a power of two, since the cache crate would round up.
     let shards = (cores * 8).min(by_size).max(1);
@@ -370,14 +378,14 @@ fn shards(bytes: u64, value_bytes_limit: usize) -> usize {
 }
 
 impl StoreLimits {
-    fn new(settings: &KeyspaceSettings, owned: &Shelf, hot: &Shelf, value_bytes_limit: usize) -> Self {
+    fn new(settings: &KeyspaceSettings, owned: &Shelf, hot: &Shelf, data_bytes_limit: usize) -> Self {
         let fits = |shelf: &Shelf, part: u64| {
             let by_shard = (shelf.shard_capacity() as f64 * HOT_ALLOCATION) as u64;
             by_shard.min(part).saturating_sub(RECORD_OVERHEAD_BYTES as u64) as usize
         };
         Self {
             bytes_max: settings.max_bytes,
-            value_bytes_max: fits(owned, settings.max_bytes / VALUE_PART_MAX).min(value_bytes_limit),
+            value_bytes_max: fits(owned, settings.max_bytes / VALUE_PART_MAX).min(data_bytes_limit),
             hot_value_bytes_max: fits(hot, u64::MAX),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
+use super::fetch::failure_of;
 use super::load::Purpose;
 use super::{After, Begun, Core, Route, entry_of, origin_of};
 use crate::error::{Error, PeerFailure};
@@ -52,12 +53,18 @@ impl<T> ByPeer<T> {
         self.0.entry(link.id()).or_insert_with(|| (link.clone(), Vec::new())).1.push(item);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn into_groups(self) -> impl Iterator<Item = (Arc<Link>, Vec<T>)> {
         self.0.into_values()
     }
 }
 
 type Answers<'a> = HashMap<&'a str, Result<Entry, Error>>;
+type Answered<'a> = Vec<(&'a str, Result<Entry, Error>)>;
+type Waiting<'a> = Vec<(Wanted<'a>, Result<Waiter, Error>)>;
 
 impl Core {
     pub(super) async fn get_many(
@@ -67,7 +74,7 @@ impl Core {
     ) -> Result<Vec<Result<Entry, Error>>, Error> {
         self.check_defined()?;
         self.node.limits.check_batch(keys.len())?;
-        let limit = options.timeout.unwrap_or(self.node.request_timeout);
+        let limit = self.limit_of(options);
         let mut answers = Answers::with_capacity(keys.len());
         let mut missed = Vec::new();
         for &key in keys {
@@ -99,12 +106,28 @@ impl Core {
 
     /// Fills in the answers of `missed`; what is not there at the deadline stays as it was.
     async fn ask_many<'a>(self: &Arc<Self>, missed: Vec<Wanted<'a>>, deadline: Instant, answers: &mut Answers<'a>) {
-        let seq = self.node.topology().placement.seq();
+        let seq = self.view_seq();
         let groups = self.group(&missed);
-        let waiting = self.start_groups(groups, deadline);
-        let Ok(waiting) = tokio::time::timeout_at(deadline, waiting).await else { return };
+        // All are started before any is waited for; then each group waits, and falls back, by itself.
+        let mut waiting = vec![
+            self.start_batch_load(groups.mine, Purpose::Own),
+            self.start_batch_load(groups.nobodys, Purpose::FallbackUnkept),
+        ];
+        for (link, wanted) in groups.peers.into_groups() {
+            let (waiters, tickets) = self.join_all_of(&self.fetches, wanted, seq);
+            self.send_fetches(&link, tickets, self.begin_under(seq));
+            waiting.push(waiters);
+        }
+        let answered = waiting.into_iter().map(|group| self.await_group(group, seq, deadline));
+        for (key, answer) in join_all(answered).await.into_iter().flatten() {
+            answers.insert(key, answer);
+        }
+    }
+
+    async fn await_group<'a>(self: &Arc<Self>, group: Waiting<'a>, seq: u32, deadline: Instant) -> Answered<'a> {
+        let mut answered = Vec::with_capacity(group.len());
         let (mut kept, mut unkept, mut again) = (Vec::new(), Vec::new(), Vec::new());
-        for (wanted, waiter) in waiting {
+        for (wanted, waiter) in group {
             let outcome = match waiter {
                 Ok(waiter) => match tokio::time::timeout_at(deadline, waiter).await {
                     Ok(outcome) => outcome,
@@ -113,19 +136,24 @@ impl Core {
                 Err(error) => Err(self.overloaded(error)),
             };
             match self.after(outcome, seq) {
-                Ok(After::Landed(entry)) => drop(answers.insert(wanted.key, Ok(entry))),
-                Err(error) => drop(answers.insert(wanted.key, Err(error))),
+                Ok(After::Landed(entry)) => answered.push((wanted.key, Ok(entry))),
+                Err(error) => answered.push((wanted.key, Err(error))),
                 Ok(After::FallBack(Purpose::Fallback)) => kept.push(wanted),
                 Ok(After::FallBack(_)) => unkept.push(wanted),
                 Ok(After::AskAgain) => again.push(wanted),
             }
         }
-        self.fall_back(kept, Purpose::Fallback, deadline, answers).await;
-        self.fall_back(unkept, Purpose::FallbackUnkept, deadline, answers).await;
-        let asked = join_all(again.iter().map(|wanted| self.ask(wanted.hash, wanted.key)));
-        if let Ok(outcomes) = tokio::time::timeout_at(deadline, asked).await {
-            answers.extend(again.iter().map(|wanted| wanted.key).zip(outcomes));
-        }
+        let again = join_all(again.into_iter().map(|wanted| async move {
+            let answer = tokio::time::timeout_at(deadline, self.ask(wanted.hash, wanted.key)).await;
+            answer.ok().map(|answer| (wanted.key, answer))
+        }));
+        let fallen_back = join(
+            self.fall_back(kept, Purpose::Fallback, deadline),
+            self.fall_back(unkept, Purpose::FallbackUnkept, deadline),
+        );
+        let (again, (kept, unkept)) = join(again, fallen_back).await;
+        answered.extend(again.into_iter().flatten().chain(kept).chain(unkept));
+        answered
     }
 
     /// One load for all keys whose owners were not reached.
@@ -134,21 +162,24 @@ impl Core {
         wanted: Vec<Wanted<'a>>,
         purpose: Purpose,
         deadline: Instant,
-        answers: &mut Answers<'a>,
-    ) {
-        if wanted.is_empty() {
-            return;
-        }
+    ) -> Answered<'a> {
+        let mut answered = Vec::with_capacity(wanted.len());
         for (wanted, waiter) in self.start_batch_load(wanted, purpose) {
-            let Ok(waiter) = waiter else { continue };
-            let answer = match tokio::time::timeout_at(deadline, waiter).await {
-                Ok(Ok(landed)) => Ok(landed.entry),
-                Ok(Err(Failure::Answered(error) | Failure::NotReached(error))) => Err(error),
-                Ok(Err(_)) => Err(Error::Shutdown),
-                Err(_) => continue,
+            let answer = match waiter {
+                Err(error) => {
+                    self.counters.one(Count::Overloads);
+                    Err(error)
+                }
+                Ok(waiter) => match tokio::time::timeout_at(deadline, waiter).await {
+                    Ok(Ok(landed)) => Ok(landed.entry),
+                    Ok(Err(Failure::Answered(error) | Failure::NotReached(error))) => Err(error),
+                    Ok(Err(Failure::NotOwner | Failure::Abandoned)) => Err(Error::Shutdown),
+                    Err(_) => continue,
+                },
             };
-            answers.insert(wanted.key, answer);
+            answered.push((wanted.key, answer));
         }
+        answered
     }
 
     fn group<'a>(&self, wanted: &[Wanted<'a>]) -> Groups<'a> {
@@ -163,32 +194,8 @@ impl Core {
         groups
     }
 
-    /// Starts what must be asked, at all owners at once.
-    async fn start_groups<'a>(
-        self: &Arc<Self>,
-        groups: Groups<'a>,
-        deadline: Instant,
-    ) -> Vec<(Wanted<'a>, Result<Waiter, Error>)> {
-        let mut waiting = self.start_batch_load(groups.mine, Purpose::Own);
-        waiting.extend(self.start_batch_load(groups.nobodys, Purpose::FallbackUnkept));
-        let mut sendings = Vec::new();
-        for (link, wanted) in groups.peers.into_groups() {
-            let (waiters, tickets) = self.join_all_of(&self.fetches, wanted);
-            waiting.extend(waiters);
-            sendings.push(self.send_fetches(link, tickets));
-        }
-        // A fetch answers its waiters by itself; only the sending has to be driven from here.
-        let sent = join_all(sendings);
-        let (_, waiting) = join(tokio::time::timeout_at(deadline, sent), async { waiting }).await;
-        waiting
-    }
-
-    fn start_batch_load<'a>(
-        self: &Arc<Self>,
-        wanted: Vec<Wanted<'a>>,
-        purpose: Purpose,
-    ) -> Vec<(Wanted<'a>, Result<Waiter, Error>)> {
-        let (waiters, tickets) = self.join_all_of(&self.loads, wanted);
+    fn start_batch_load<'a>(self: &Arc<Self>, wanted: Vec<Wanted<'a>>, purpose: Purpose) -> Waiting<'a> {
+        let (waiters, tickets) = self.join_all_of(&self.loads, wanted, self.view_seq());
         if !tickets.is_empty() {
             self.start_loads(tickets, purpose);
         }
@@ -196,32 +203,35 @@ impl Core {
     }
 
     /// Joins the flights of these keys; the tickets are of those that nobody asks for yet.
-    #[allow(clippy::type_complexity, reason = "a pair of lists, taken apart at once")]
     fn join_all_of<'a>(
         &self,
         flights: &Arc<Flights>,
         wanted: Vec<Wanted<'a>>,
-    ) -> (Vec<(Wanted<'a>, Result<Waiter, Error>)>, Vec<Ticket>) {
+        view_seq: u32,
+    ) -> (Waiting<'a>, Vec<Ticket>) {
         let mut tickets = Vec::new();
-        let waiters = wanted.into_iter().map(|wanted| match flights.join(wanted.hash, wanted.key) {
-            Ok((waiter, ticket)) => {
-                match ticket {
-                    Some(ticket) => tickets.extend(self.land_if_held(ticket)),
-                    None => self.counters.one(Count::Coalesced),
+        let waiters = wanted.into_iter().map(|wanted| {
+            match flights.join(wanted.hash, wanted.key, self.boarding(wanted.hash, view_seq)) {
+                Ok((waiter, ticket)) => {
+                    match ticket {
+                        Some(ticket) => tickets.extend(self.land_if_held(ticket)),
+                        None => self.counters.one(Count::Coalesced),
+                    }
+                    (wanted, Ok(waiter))
                 }
-                (wanted, Ok(waiter))
+                Err(error) => (wanted, Err(error)),
             }
-            Err(error) => (wanted, Err(error)),
         });
         let waiters = waiters.collect();
         (waiters, tickets)
     }
 
     /// Sends these fetches in as few requests as their frames allow.
-    async fn send_fetches(self: &Arc<Self>, link: Arc<Link>, tickets: Vec<Ticket>) {
+    fn send_fetches(self: &Arc<Self>, link: &Arc<Link>, tickets: Vec<Ticket>, begun: Begun) {
         let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
-        let frames = split(tickets, room, |ticket| ticket.key().len() + KEY_FRAME_BYTES);
-        join_all(frames.into_iter().map(|tickets| self.send_frame(&link, tickets))).await;
+        for tickets in split(tickets, room, |ticket| ticket.key().len() + KEY_FRAME_BYTES) {
+            self.send_frame(link, tickets, begun);
+        }
     }
 
     /// Starts one load, as the owner, for those of these keys that nobody loads yet.
@@ -233,11 +243,10 @@ impl Core {
         self.start_batch_load(wanted, Purpose::Own).into_iter().map(|(_, waiter)| waiter).collect()
     }
 
-    async fn send_frame(self: &Arc<Self>, link: &Arc<Link>, tickets: Vec<Ticket>) {
-        let begun = self.begin();
+    fn send_frame(self: &Arc<Self>, link: &Arc<Link>, tickets: Vec<Ticket>, begun: Begun) {
         self.counters.one(Count::Fetches);
         let keys: Vec<String> = tickets.iter().map(|ticket| ticket.key().to_owned()).collect();
-        let copies: Vec<bool> = tickets.iter().map(|ticket| self.wants_copy(ticket.hash(), begun)).collect();
+        let copies = tickets.iter().map(|ticket| self.wants_copy(ticket.hash(), begun));
         let get = GetMany {
             keyspace: self.named(),
             keys: keys.iter().map(String::as_str).zip(copies).collect(),
@@ -247,7 +256,7 @@ impl Core {
         let on_answer = Box::new(move |answer: Result<Response<'_>, PeerFailure>| {
             core.land_fetches(tickets, begun, &from, answer);
         });
-        let _ = link.ask(&Request::GetMany { get }, on_answer).await;
+        link.ask(&Request::GetMany { get }, on_answer);
     }
 
     fn land_fetches(&self, tickets: Vec<Ticket>, begun: Begun, from: &Link, answer: Result<Response<'_>, PeerFailure>) {
@@ -262,8 +271,9 @@ impl Core {
             Ok(_) => Error::Protocol { peer: from.name().into(), reason: "an answer to another question".into() },
             Err(failure) => from.error(failure),
         };
+        self.counters.one(Count::FetchFailures);
         for ticket in tickets {
-            ticket.land(|_| Err(Failure::NotReached(error.clone())));
+            ticket.land(|_| Err(failure_of(error.clone())));
         }
     }
 }

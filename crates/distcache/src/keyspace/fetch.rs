@@ -20,12 +20,13 @@ use crate::store::{Holding, Record};
 
 impl Core {
     /// Joins the fetch of this key, or sends it.
-    pub(super) async fn fetch(self: &Arc<Self>, hash: u64, key: &str, link: &Arc<Link>) -> Outcome {
-        let (waiter, ticket) = self.fetches.join(hash, key).map_err(|error| self.overloaded(error))?;
+    pub(super) async fn fetch(self: &Arc<Self>, hash: u64, key: &str, link: &Arc<Link>, view_seq: u32) -> Outcome {
+        let boarding = self.boarding(hash, view_seq);
+        let (waiter, ticket) = self.fetches.join(hash, key, boarding).map_err(|error| self.overloaded(error))?;
         match ticket {
             Some(ticket) => {
                 if let Some(ticket) = self.land_if_held(ticket) {
-                    self.send_fetch(hash, key, link, ticket).await;
+                    self.send_fetch(key, link, ticket, self.begin_under(view_seq));
                 }
             }
             None => self.counters.one(Count::Coalesced),
@@ -33,12 +34,11 @@ impl Core {
         waiter.await
     }
 
-    async fn send_fetch(self: &Arc<Self>, hash: u64, key: &str, link: &Arc<Link>, ticket: Ticket) {
-        let begun = self.begin();
+    fn send_fetch(self: &Arc<Self>, key: &str, link: &Arc<Link>, ticket: Ticket, begun: Begun) {
         let get = Get {
             keyspace: self.named(),
             key,
-            wants_copy: self.wants_copy(hash, begun),
+            wants_copy: self.wants_copy(ticket.hash(), begun),
             deadline: self.fetch_deadline(),
         };
         self.counters.one(Count::Fetches);
@@ -54,11 +54,13 @@ impl Core {
             };
             match answer {
                 Ok(answer) => core.land_fetch(ticket, begun, answer),
-                Err(error) => ticket.land(|_| Err(Failure::NotReached(error))),
+                Err(error) => {
+                    core.counters.one(Count::FetchFailures);
+                    ticket.land(|_| Err(failure_of(error)));
+                }
             }
         });
-        // A failure to send has landed the ticket already.
-        let _ = link.ask(&Request::Get(get), on_answer).await;
+        link.ask(&Request::Get(get), on_answer);
     }
 
     pub(super) fn named(&self) -> Named<'_> {
@@ -81,10 +83,7 @@ impl Core {
     pub(super) fn land_fetch(&self, ticket: Ticket, begun: Begun, answer: Answer<'_>) {
         match answer {
             Answer::Value(value) => self.land_value(ticket, begun, &value),
-            Answer::NotFound => {
-                self.counters.one(Count::FetchHits);
-                ticket.land(|_| Err(Failure::Answered(Error::NotFound)));
-            }
+            Answer::NotFound => ticket.land(|_| Err(Failure::Answered(Error::NotFound))),
             Answer::NotOwner => ticket.land(|_| Err(Failure::NotOwner)),
             // Asked again, by itself.
             Answer::NoRoom => drop(ticket),
@@ -135,9 +134,13 @@ impl Core {
 }
 
 /// An error of the owner's: about the key, or about the owner's being able to answer at all.
-fn failure_of(error: Error) -> Failure {
+pub(super) fn failure_of(error: Error) -> Failure {
     match error {
-        Error::Shutdown | Error::KeyspaceNotFound { .. } | Error::PeerUnavailable { .. } => Failure::NotReached(error),
+        Error::Shutdown
+        | Error::KeyspaceNotFound { .. }
+        | Error::PeerUnavailable { .. }
+        | Error::Protocol { .. }
+        | Error::ValueTooLarge { .. } => Failure::NotReached(error),
         error => Failure::Answered(error),
     }
 }

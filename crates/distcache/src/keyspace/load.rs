@@ -44,7 +44,8 @@ impl Purpose {
 impl Core {
     /// Joins the load of this key, or starts it.
     pub(super) async fn load(self: &Arc<Self>, hash: u64, key: &str, purpose: Purpose) -> Outcome {
-        let (waiter, ticket) = self.loads.join(hash, key).map_err(|error| self.overloaded(error))?;
+        let boarding = self.boarding(hash, self.view_seq());
+        let (waiter, ticket) = self.loads.join(hash, key, boarding).map_err(|error| self.overloaded(error))?;
         match ticket {
             Some(ticket) => {
                 if let Some(ticket) = self.land_if_held(ticket) {
@@ -59,7 +60,8 @@ impl Core {
     /// Loads now, past what is cached and past any load that began earlier.
     pub(super) async fn load_anew(self: &Arc<Self>, hash: u64, key: &str) -> Outcome {
         self.loads.detach(hash, key, || ());
-        let (waiter, ticket) = self.loads.join(hash, key).map_err(|error| self.overloaded(error))?;
+        let boarding = self.boarding(hash, self.view_seq());
+        let (waiter, ticket) = self.loads.join(hash, key, boarding).map_err(|error| self.overloaded(error))?;
         if let Some(ticket) = ticket {
             self.start_loads(vec![ticket], Purpose::Own);
         }
@@ -97,7 +99,7 @@ impl Core {
             return;
         }
         let core = self.clone();
-        self.node.spawn(async move {
+        self.node.spawn_work(async move {
             let _queued = Queued(core.clone());
             if let Ok(_place) = core.load_places.acquire().await {
                 core.run_loads(tickets, purpose).await;
@@ -144,13 +146,14 @@ impl Core {
         let hash = ticket.hash();
         let record = self.record_of(ticket.key(), definition, begun, purpose, &answer);
         let remaining = record.as_ref().and_then(|record| self.node.clock.now().until(record.expires_at));
-        let is_gone = matches!(answer, Err(Error::NotFound)) && purpose == Purpose::Own;
+        // What stood under the key is older than any answer, also than one that is not to be kept.
+        let replaces = matches!(answer, Ok(_) | Err(Error::NotFound)) && purpose == Purpose::Own;
         let key = ticket.key().to_owned();
         ticket.land(|attached| {
-            if attached && is_gone {
+            let kept = attached && self.keep(hash, record, begun, purpose);
+            if attached && replaces && !kept {
                 self.store.remove(Holding::Owned, hash, &key);
             }
-            let kept = attached && self.keep(hash, record, begun, purpose);
             let Fetched { value, ttl } = answer.map_err(Failure::Answered)?;
             let remaining = remaining.or(ttl);
             let entry = Entry { value, origin: purpose.origin(), age: Duration::ZERO, remaining };

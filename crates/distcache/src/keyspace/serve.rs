@@ -87,8 +87,8 @@ impl Core {
         if let Err(refused) = self.serves(hash, get.key) {
             return refused;
         }
-        let lease = self.register(hash, from, get.wants_copy, self.node.clock.now(), get.deadline);
-        let limit = get.deadline;
+        let limit = get.deadline.min(self.fetch_deadline());
+        let lease = self.register(hash, from, get.wants_copy, self.node.clock.now(), limit);
         match tokio::time::timeout(limit, self.load(hash, get.key, Purpose::Own)).await {
             Ok(outcome) => self.served(outcome, lease),
             Err(_) => Served::Failed(Error::Timeout { limit }),
@@ -97,7 +97,8 @@ impl Core {
 
     pub(crate) async fn serve_get_many(self: &Arc<Self>, from: NodeId, get: &GetMany<'_>) -> Vec<Served> {
         self.advance(get.keyspace.generation);
-        let deadline = tokio::time::Instant::now() + get.deadline;
+        let limit = get.deadline.min(self.fetch_deadline());
+        let deadline = tokio::time::Instant::now() + limit;
         let now = self.node.clock.now();
         let mut answers: Vec<Option<Served>> = Vec::with_capacity(get.keys.len());
         let mut missed = Vec::new();
@@ -105,10 +106,13 @@ impl Core {
             let hash = self.hash(key);
             answers.push(self.serves(hash, key).err());
             if answers[place].is_none() {
-                let lease = self.register(hash, from, wants_copy, now, get.deadline);
+                let lease = self.register(hash, from, wants_copy, now, Duration::ZERO);
                 match self.held(hash, key) {
                     Some((record, Holding::Owned)) => answers[place] = Some(self.serve_held(record, lease)),
-                    _ => missed.push((place, hash, key, lease)),
+                    _ => {
+                        let lease = self.register(hash, from, wants_copy, now, limit);
+                        missed.push((place, hash, key, lease));
+                    }
                 }
             }
         }
@@ -119,7 +123,7 @@ impl Core {
                 Err(error) => Served::Failed(error),
                 Ok(waiter) => match tokio::time::timeout_at(deadline, waiter).await {
                     Ok(outcome) => self.served(outcome, lease),
-                    Err(_) => Served::Failed(Error::Timeout { limit: get.deadline }),
+                    Err(_) => Served::Failed(Error::Timeout { limit }),
                 },
             });
         }
@@ -153,20 +157,31 @@ impl Core {
         }
     }
 
-    pub(crate) async fn serve_put(&self, generation: u64, entries: &[PutEntry<'_>]) -> Vec<Option<Error>> {
+    pub(crate) async fn serve_put(self: &Arc<Self>, generation: u64, entries: &[PutEntry<'_>]) -> Vec<Option<Error>> {
         self.advance(generation);
-        let writes = entries.iter().map(|entry| Write {
-            hash: self.hash(entry.key),
-            key: entry.key,
-            change: Change::Put { value: entry.value, ttl: entry.ttl },
+        let writes = entries.iter().map(|entry| {
+            self.node.limits.check_value(entry.value.len())?;
+            Ok((entry.key, Change::Put { value: entry.value, ttl: entry.ttl }))
         });
-        self.write_here(&writes.collect::<Vec<_>>()).await
+        self.serve_writes(writes.collect()).await
     }
 
-    pub(crate) async fn serve_delete(&self, generation: u64, keys: &[&str]) -> Vec<Option<Error>> {
+    pub(crate) async fn serve_delete(self: &Arc<Self>, generation: u64, keys: &[&str]) -> Vec<Option<Error>> {
         self.advance(generation);
-        let writes = keys.iter().map(|key| Write { hash: self.hash(key), key, change: Change::Delete });
-        self.write_here(&writes.collect::<Vec<_>>()).await
+        self.serve_writes(keys.iter().map(|key| Ok((*key, Change::Delete))).collect()).await
+    }
+
+    /// Writes what passes this node's own limits, which the sender's need not be.
+    async fn serve_writes(self: &Arc<Self>, writes: Vec<Result<(&str, Change<'_>), Error>>) -> Vec<Option<Error>> {
+        let checked = writes.into_iter().map(|write| {
+            let (key, change) = write?;
+            self.check(key)?;
+            Ok(Write { hash: self.hash(key), key, change })
+        });
+        let checked: Vec<Result<Write<'_>, Error>> = checked.collect();
+        let passed: Vec<Write<'_>> = checked.iter().filter_map(|write| write.as_ref().ok().copied()).collect();
+        let mut outcomes = self.write_here(&passed).await.into_iter();
+        checked.into_iter().map(|write| write.map_or_else(Some, |_| outcomes.next().flatten())).collect()
     }
 
     pub(crate) fn serve_invalidate(&self, generation: u64, keys: &[&str]) {
@@ -180,13 +195,12 @@ impl Core {
         if let Err(refused) = self.serves(hash, key) {
             return refused;
         }
-        match tokio::time::timeout(deadline, self.refresh_here(hash, key)).await {
-            Ok(Ok(entry)) => {
+        match self.refresh_within(hash, key, deadline.min(self.fetch_deadline())).await {
+            Ok(entry) => {
                 Served::Landed { landed: Landed { entry, version: 0, leasable: false }, lease: Duration::ZERO }
             }
-            Ok(Err(Error::NotFound)) => Served::NotFound,
-            Ok(Err(error)) => Served::Failed(error),
-            Err(_) => Served::Failed(Error::Timeout { limit: deadline }),
+            Err(Error::NotFound) => Served::NotFound,
+            Err(error) => Served::Failed(error),
         }
     }
 }

@@ -50,6 +50,7 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
         hop_budget: HOP_BUDGET,
         clock: Clock::Kernel,
         tasks: tasks.clone(),
+        runtime: Handle::current(),
     };
     let parts = NodeParts {
         name: name.into(),
@@ -59,13 +60,13 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
         clustered: true,
         link_settings,
         stop: stop.clone(),
-        runtime: Handle::current(),
     };
     let node = Arc::new(Node::new(parts, Vec::new()));
     let spec = KeyspaceSpec::new("things", source.clone());
     let keyspaces = Arc::new(Keyspaces::new(node.clone(), vec![spec]));
     let core = keyspaces.get("things").unwrap();
-    let server = Arc::new(Server { serve: keyspaces, hello, limits, tasks: tasks.clone(), stop });
+    let server =
+        Arc::new(Server { serve: keyspaces, hello, limits, tasks: tasks.clone(), work: node.work.clone(), stop });
     tasks.spawn(server.run(listener));
     Puppet { node, core, addr }
 }
@@ -157,4 +158,21 @@ async fn a_hot_copy_does_not_outlive_the_incarnation_that_gave_it() {
     let restarted = Peer { incarnation: owner.incarnation + 1, ..owner };
     a.node.adopt(vec![me, restarted]);
     assert!(a.core.lookup("k").is_none());
+}
+
+/// The node's own write must not be overtaken by what it loaded because the owner was out for a moment.
+#[tokio::test]
+async fn a_fallback_load_overtaken_by_an_invalidation_is_not_kept() {
+    let source = Counting::default();
+    let a = puppet("a", &source).await;
+    let nowhere = peer("b", "127.0.0.1:1".parse().unwrap(), PeerState::Ready, false);
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), nowhere]);
+    let hash = a.core.hash("k");
+    let boarding = a.core.boarding(hash, a.core.view_seq());
+    let (_waiter, ticket) = a.core.loads.join(hash, "k", boarding).unwrap();
+    a.core.serve_invalidate(0, &["k"]);
+    ticket.unwrap().land(|attached| {
+        assert!(!attached);
+        Err(Failure::Abandoned)
+    });
 }

@@ -7,18 +7,20 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
+use super::serve::with_margin;
 use super::{Core, Route};
 use crate::error::{Error, Unreached};
 use crate::expiry;
 use crate::flight::Failure;
-use crate::lease::Revoked;
-use crate::net;
+use crate::lease::Held;
+use crate::net::{self, Moment};
 use crate::node::INVALIDATION_WAIT;
 use crate::peer::link::Link;
 use crate::peer::wire::{PutEntry, Request, Response};
@@ -152,7 +154,7 @@ impl Core {
     }
 
     /// Writes as the owner; per key, `None` where it took effect.
-    pub(super) async fn write_here(&self, writes: &[Write<'_>]) -> Vec<Option<Error>> {
+    pub(super) async fn write_here(self: &Arc<Self>, writes: &[Write<'_>]) -> Vec<Option<Error>> {
         let errors: Vec<Option<Error>> = writes.iter().map(|write| self.change(write).err()).collect();
         let changed = writes.iter().zip(&errors).filter(|(_, error)| error.is_none());
         self.invalidate(changed.map(|(write, _)| (write.hash, write.key)).collect()).await;
@@ -172,12 +174,11 @@ impl Core {
             }
             match record {
                 Some(mut record) => {
-                    self.counters.one(Count::Puts);
-                    (record.view_seq, record.epoch) = (topology.placement.seq(), self.begin().epoch);
-                    let len = record.weight();
-                    self.store
-                        .insert(Holding::Owned, write.hash, record)
-                        .map_err(|max| Error::ValueTooLarge { len, max })
+                    record.view_seq = topology.placement.seq();
+                    record.epoch = self.epoch.load(Ordering::Acquire);
+                    let len = write.frame_bytes() - ENTRY_FRAME_BYTES;
+                    let stored = self.store.insert(Holding::Owned, write.hash, record);
+                    stored.inspect(|()| self.counters.one(Count::Puts)).map_err(|max| Error::ValueTooLarge { len, max })
                 }
                 None => {
                     self.counters.one(Count::Deletes);
@@ -248,50 +249,66 @@ impl Core {
         }
     }
 
-    /// Forgets the hot copy of a key, and does not keep what a fetch under way may bring.
+    /// Forgets the copy of a key, and does not keep what a fetch or a load under way may bring.
     pub(super) fn drop_copy(&self, hash: u64, key: &str) {
+        self.loads.detach(hash, key, || ());
         self.fetches.detach(hash, key, || self.store.remove(Holding::Hot, hash, key));
     }
 
-    /// Tells the holders of these keys to drop them; waits a moment for their answers. Those that cannot be told run into
-    /// their lease.
-    pub(super) async fn invalidate(&self, keys: Vec<(u64, &str)>) {
+    /// Tells the holders of these keys to drop them; waits a moment for their word. Those that cannot be told run into their
+    /// lease. Told by a task of the engine: a caller that goes away leaves nobody untold.
+    async fn invalidate(self: &Arc<Self>, keys: Vec<(u64, &str)>) {
+        let told = self.to_be_told(&keys);
+        if told.is_empty() {
+            return;
+        }
+        let core = self.clone();
+        let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
+        self.node
+            .work_done(async move {
+                let tell = told.into_groups().flat_map(|(link, copies)| {
+                    let frames = split(copies, room, |copy| copy.key.len() + ENTRY_FRAME_BYTES);
+                    frames.into_iter().map(move |copies| (link.clone(), copies))
+                });
+                join_all(tell.map(|(link, copies)| core.send_invalidation(link, copies))).await;
+            })
+            .await;
+    }
+
+    fn to_be_told(&self, keys: &[(u64, &str)]) -> ByPeer<Copy> {
         let mut told = ByPeer::default();
-        {
-            let topology = self.node.topology();
-            for (hash, key) in keys {
-                match self.holders(&topology, hash) {
-                    Revoked::All => topology.links().for_each(|link| told.push(link, key)),
-                    Revoked::Nodes(nodes) => {
-                        let holders = nodes.into_iter().filter_map(|node| topology.link(node));
-                        holders.for_each(|link| told.push(link, key));
+        let (topology, now) = (self.node.topology(), self.node.clock.now());
+        let lease = with_margin(self.definition.load().settings.lease);
+        for &(hash, key) in keys {
+            // The slot's last owner may have given leases that nobody here knows of.
+            let is_young = topology.placement.is_young(hash, now, lease);
+            match self.leases.holders(hash, now) {
+                Held::Nodes(nodes) if !is_young => {
+                    for (node, until) in nodes {
+                        let link = topology.link(node);
+                        link.inspect(|link| told.push(link, Copy { hash, key: key.into(), until: Some(until) }));
                     }
                 }
+                _ => topology.links().for_each(|link| told.push(link, Copy { hash, key: key.into(), until: None })),
             }
         }
-        let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
-        let tell = told.into_groups().flat_map(|(link, keys)| {
-            let frames = split(keys, room, |key| key.len() + ENTRY_FRAME_BYTES);
-            frames.into_iter().map(move |keys| self.send_invalidation(link.clone(), keys))
-        });
-        join_all(tell.collect::<Vec<_>>()).await;
+        told
     }
 
-    async fn send_invalidation(&self, link: Arc<Link>, keys: Vec<&str>) {
-        self.counters.add(Count::InvalidationsSent, keys.len() as u64);
+    async fn send_invalidation(&self, link: Arc<Link>, copies: Vec<Copy>) {
+        self.counters.add(Count::InvalidationsSent, copies.len() as u64);
+        let keys = copies.iter().map(|copy| copy.key.as_str()).collect();
         let request = Request::Invalidate { keyspace: self.named(), keys };
         let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
-        if let Err(error) = link.call(request, INVALIDATION_WAIT, done).await {
-            tracing::debug!(keyspace = self.name, peer = link.name(), %error, "an invalidation was not confirmed");
+        match link.call(request, INVALIDATION_WAIT, done).await {
+            Ok(()) => {
+                let named = copies.iter().filter_map(|copy| Some((copy.hash, copy.until?)));
+                named.for_each(|(hash, until)| self.leases.confirm(hash, link.id(), until));
+            }
+            Err(error) => {
+                tracing::debug!(keyspace = self.name, peer = link.name(), %error, "an invalidation was not confirmed");
+            }
         }
-    }
-
-    fn holders(&self, topology: &crate::node::Topology, hash: u64) -> Revoked {
-        let now = self.node.clock.now();
-        let revoked = self.leases.revoke(hash, now);
-        let lease = self.definition.load().settings.lease;
-        // The slot's last owner may have given leases that nobody here knows of.
-        if topology.placement.is_young(hash, now, super::serve::with_margin(lease)) { Revoked::All } else { revoked }
     }
 
     pub(super) async fn refresh(self: &Arc<Self>, key: &str) -> Result<Entry, Error> {
@@ -326,8 +343,23 @@ impl Core {
         }
     }
 
-    /// Loads as the owner, and tells the holders of the old value.
-    pub(super) async fn refresh_here(self: &Arc<Self>, hash: u64, key: &str) -> Result<Entry, Error> {
+    /// Loads as the owner, and tells the holders of the old value, in a task of the engine: a caller whose time is up leaves
+    /// no holder untold.
+    pub(super) async fn refresh_within(
+        self: &Arc<Self>,
+        hash: u64,
+        key: &str,
+        limit: Duration,
+    ) -> Result<Entry, Error> {
+        let (core, key) = (self.clone(), key.to_owned());
+        let refreshed = self.node.work_done(async move { core.refresh_here(hash, &key).await });
+        match tokio::time::timeout(limit, refreshed).await {
+            Ok(outcome) => outcome.unwrap_or(Err(Error::Shutdown)),
+            Err(_) => Err(Error::Timeout { limit }),
+        }
+    }
+
+    async fn refresh_here(self: &Arc<Self>, hash: u64, key: &str) -> Result<Entry, Error> {
         let outcome = self.load_anew(hash, key).await;
         let changed = matches!(&outcome, Ok(_) | Err(Failure::Answered(Error::NotFound)));
         if changed {
@@ -340,4 +372,11 @@ impl Core {
             Err(Failure::Abandoned) => Err(Error::Shutdown),
         }
     }
+}
+
+/// A copy that a node may hold; `until` names the lease, where it is known.
+struct Copy {
+    hash: u64,
+    key: String,
+    until: Option<Moment>,
 }

@@ -83,13 +83,22 @@ impl Connection {
         self.closed.is_cancelled()
     }
 
-    pub(crate) fn ask(&self, request: &Request<'_>, on_answer: OnAnswer) -> Result<RequestId, NotSent> {
+    /// Sends the request that `encode` writes under the id it is given.
+    ///
+    /// What keeps the cluster honest (pings, invalidations) is `urgent`: it does not wait behind requests that wait for loads.
+    pub(crate) fn ask(
+        &self,
+        urgent: bool,
+        on_answer: OnAnswer,
+        encode: impl FnOnce(RequestId, &mut BytesMut),
+    ) -> Result<RequestId, NotSent> {
+        let is_backed_up = !urgent && self.outbox.is_backed_up();
         let id = {
             let mut pending = self.pending.lock();
             if let Some(failure) = &pending.failure {
                 return Err(NotSent::Closed(on_answer, failure.clone()));
             }
-            if pending.questions.len() >= self.in_flight_max {
+            if is_backed_up || !urgent && pending.questions.len() >= self.in_flight_max {
                 return Err(NotSent::Full(on_answer));
             }
             pending.asked += 1;
@@ -103,15 +112,16 @@ impl Connection {
         let mut fits = true;
         self.outbox.push(|out| {
             let start = out.len();
-            request.encode(id, out);
+            encode(id, out);
             fits = out.len() - start <= self.frame_bytes_max;
             if !fits {
                 out.truncate(start);
             }
         });
-        match self.take_unless(fits, id) {
+        match if fits { None } else { self.take(id) } {
             Some(on_answer) => {
-                Err(NotSent::Closed(on_answer, PeerFailure::Refused("the request is too large for it".into())))
+                let failure = PeerFailure::Refused("the request is larger than it takes".into());
+                Err(NotSent::Closed(on_answer, failure))
             }
             None => Ok(id),
         }
@@ -120,6 +130,10 @@ impl Connection {
     /// Waits until a question may be asked, or the connection is closed.
     pub(crate) async fn until_room(&self) {
         loop {
+            tokio::select! {
+                () = self.outbox.until_drained() => {}
+                () = self.closed.cancelled() => return,
+            }
             let room = self.room.notified();
             {
                 let pending = self.pending.lock();
@@ -136,10 +150,6 @@ impl Connection {
         if self.take(id).is_some() {
             self.outbox.push(|out| Request::Cancel.encode(id, out));
         }
-    }
-
-    fn take_unless(&self, sent: bool, id: RequestId) -> Option<OnAnswer> {
-        if sent { None } else { self.take(id) }
     }
 
     fn take(&self, id: RequestId) -> Option<OnAnswer> {
@@ -171,22 +181,33 @@ impl Connection {
     }
 
     /// Runs the stream until it fails or the connection is closed.
-    pub(crate) async fn run<R, W>(self: Arc<Self>, read: R, mut write: W, silence_max: Duration, frame_bytes_max: usize)
+    pub(crate) fn run<R, W>(
+        self: Arc<Self>,
+        read: R,
+        mut write: W,
+        silence_max: Duration,
+        frame_bytes_max: usize,
+    ) -> impl Future<Output = ()> + Send
     where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
+        R: AsyncRead + Unpin + Send,
+        W: AsyncWrite + Unpin + Send,
     {
-        let failure = tokio::select! {
-            biased;
-            () = self.closed.cancelled() => PeerFailure::Disconnected,
-            error = self.read(read, frame_bytes_max) => {
-                tracing::debug!(?error, "connection to peer ended");
-                PeerFailure::Disconnected
-            }
-            _ = self.outbox.write_to(&mut write, || self.in_flight.load(Relaxed) > 1) => PeerFailure::Disconnected,
-            () = self.until_silent(silence_max) => PeerFailure::Silent,
-        };
-        self.close(failure);
+        // Made before the task runs, since it may never: whatever ends it, nobody may wait for ever.
+        let close = CloseOnDrop(self.clone());
+        async move {
+            let _close = close;
+            let failure = tokio::select! {
+                biased;
+                () = self.closed.cancelled() => PeerFailure::Disconnected,
+                error = self.read(read, frame_bytes_max) => {
+                    tracing::debug!(?error, "connection to peer ended");
+                    PeerFailure::Disconnected
+                }
+                _ = self.outbox.write_to(&mut write, || self.in_flight.load(Relaxed) > 1) => PeerFailure::Disconnected,
+                () = self.until_silent(silence_max) => PeerFailure::Silent,
+            };
+            self.close(failure);
+        }
     }
 
     async fn read(&self, mut stream: impl AsyncRead + Unpin, frame_bytes_max: usize) -> io::Result<()> {
@@ -227,13 +248,21 @@ impl Connection {
             }
             let worth_a_ping = waited.map_or(now.since(heard) >= IDLE_PING, |waited| waited >= silence_max / 3);
             if worth_a_ping {
-                let _ = self.ask(&Request::Ping, Box::new(|_| ()));
+                let _ = self.ask(true, Box::new(|_| ()), |id, out| Request::Ping.encode(id, out));
             }
         }
     }
 
     fn oldest_question(&self) -> Option<Moment> {
         self.pending.lock().questions.iter().map(|(_, question)| question.sent).min()
+    }
+}
+
+struct CloseOnDrop(Arc<Connection>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close(PeerFailure::Disconnected);
     }
 }
 
@@ -253,6 +282,10 @@ mod tests {
         let (read, write) = tokio::io::split(near);
         tokio::spawn(connection.clone().run(read, write, SILENCE, 1 << 20));
         (connection, far)
+    }
+
+    fn ask(connection: &Connection, request: &Request<'_>, on_answer: OnAnswer) -> Result<RequestId, NotSent> {
+        connection.ask(false, on_answer, |id, out| request.encode(id, out))
     }
 
     type Heard = mpsc::UnboundedReceiver<Result<String, PeerFailure>>;
@@ -283,11 +316,11 @@ mod tests {
     async fn a_late_answer_to_a_cancelled_question_reaches_nobody_else() {
         let (connection, mut far) = connect(10);
         let (listen, mut heard) = listener();
-        let first = connection.ask(&Request::Ping, listen()).ok().unwrap();
+        let first = ask(&connection, &Request::Ping, listen()).ok().unwrap();
         assert_eq!(next_id(&mut far).await, first);
         connection.cancel(first);
         assert_eq!(next_id(&mut far).await, first, "the cancellation");
-        let second = connection.ask(&Request::Ping, listen()).ok().unwrap();
+        let second = ask(&connection, &Request::Ping, listen()).ok().unwrap();
         assert_ne!(first, second);
         answer(&mut far, first).await;
         answer(&mut far, second).await;
@@ -299,13 +332,16 @@ mod tests {
     async fn a_broken_stream_fails_every_question_and_every_later_one() {
         let (connection, far) = connect(10);
         let (listen, mut heard) = listener();
-        connection.ask(&Request::Ping, listen()).ok().unwrap();
-        connection.ask(&Request::Ping, listen()).ok().unwrap();
+        ask(&connection, &Request::Ping, listen()).ok().unwrap();
+        ask(&connection, &Request::Ping, listen()).ok().unwrap();
         drop(far);
         for _ in 0..2 {
             assert_eq!(heard.recv().await.unwrap().unwrap_err(), PeerFailure::Disconnected);
         }
-        assert!(matches!(connection.ask(&Request::Ping, listen()), Err(NotSent::Closed(_, PeerFailure::Disconnected))));
+        assert!(matches!(
+            ask(&connection, &Request::Ping, listen()),
+            Err(NotSent::Closed(_, PeerFailure::Disconnected))
+        ));
     }
 
     #[tokio::test(start_paused = true)]
@@ -313,7 +349,7 @@ mod tests {
         let (connection, _far) = connect(10);
         let (listen, mut heard) = listener();
         let asked = tokio::time::Instant::now();
-        connection.ask(&Request::Ping, listen()).ok().unwrap();
+        ask(&connection, &Request::Ping, listen()).ok().unwrap();
         assert_eq!(heard.recv().await.unwrap().unwrap_err(), PeerFailure::Silent);
         assert!(asked.elapsed() <= SILENCE * 3 / 2, "{:?}", asked.elapsed());
     }
@@ -322,7 +358,7 @@ mod tests {
     async fn a_peer_that_is_slow_with_its_answer_but_answers_pings_is_waited_for() {
         let (connection, mut far) = connect(10);
         let (listen, mut heard) = listener();
-        let slow = connection.ask(&Request::Registry(b""), listen()).ok().unwrap();
+        let slow = ask(&connection, &Request::Registry(b""), listen()).ok().unwrap();
         let until = tokio::time::Instant::now() + SILENCE * 20;
         while tokio::time::Instant::now() < until {
             let id = next_id(&mut far).await;
@@ -338,19 +374,39 @@ mod tests {
     async fn questions_over_the_limit_wait_for_room() {
         let (connection, mut far) = connect(1);
         let (listen, _heard) = listener();
-        let first = connection.ask(&Request::Ping, listen()).ok().unwrap();
-        assert!(matches!(connection.ask(&Request::Ping, listen()), Err(NotSent::Full(_))));
+        let first = ask(&connection, &Request::Ping, listen()).ok().unwrap();
+        assert!(matches!(ask(&connection, &Request::Ping, listen()), Err(NotSent::Full(_))));
+        assert!(
+            connection.ask(true, listen(), |id, out| Request::Ping.encode(id, out)).is_ok(),
+            "but what is urgent is sent"
+        );
+        next_id(&mut far).await;
+        let urgent = next_id(&mut far).await;
+        answer(&mut far, urgent).await;
         let room = connection.until_room();
         answer(&mut far, first).await;
         room.await;
-        assert!(connection.ask(&Request::Ping, listen()).is_ok());
+        assert!(ask(&connection, &Request::Ping, listen()).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_connection_whose_task_is_dropped_fails_its_questions() {
+        let (near, _far) = tokio::io::duplex(1 << 20);
+        let connection = Arc::new(Connection::new(Clock::tokio(), 10, 1 << 20, CancellationToken::new()));
+        let (read, write) = tokio::io::split(near);
+        let task = tokio::spawn(connection.clone().run(read, write, SILENCE, 1 << 20));
+        let (listen, mut heard) = listener();
+        ask(&connection, &Request::Ping, listen()).ok().unwrap();
+        task.abort();
+        assert_eq!(heard.recv().await.unwrap().unwrap_err(), PeerFailure::Disconnected);
+        assert!(connection.is_closed());
     }
 
     #[tokio::test]
     async fn a_frame_over_the_limit_ends_the_connection() {
         let (connection, mut far) = connect(10);
         let (listen, mut heard) = listener();
-        connection.ask(&Request::Ping, listen()).ok().unwrap();
+        ask(&connection, &Request::Ping, listen()).ok().unwrap();
         let mut length = BytesMut::new();
         length.put_u32(u32::MAX);
         far.write_all_buf(&mut length.copy_to_bytes(4)).await.unwrap();

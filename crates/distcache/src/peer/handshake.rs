@@ -13,6 +13,8 @@ use crate::ring::{NodeId, SLOT_BITS};
 
 const MAGIC: &[u8; 8] = b"distcach";
 const VERSION: u16 = 1;
+/// No setting leads to frames smaller than this.
+const FRAME_BYTES_MIN: u64 = 64 << 10;
 const HELLO_BYTES_MAX: usize = 4 << 10;
 
 /// What a node says of itself.
@@ -54,6 +56,9 @@ impl Hello {
         if self.versions.0 > other.versions.1 || other.versions.0 > self.versions.1 {
             let ((low, high), (their_low, their_high)) = (self.versions, other.versions);
             return Some(format!("protocol {low} to {high} is spoken here, {their_low} to {their_high} there"));
+        }
+        if other.frame_bytes_max < FRAME_BYTES_MIN {
+            return Some(format!("frames of {} bytes are too small", other.frame_bytes_max));
         }
         if self.slot_bits != other.slot_bits {
             return Some(format!("the ring has 2^{} slots here, 2^{} there", self.slot_bits, other.slot_bits));

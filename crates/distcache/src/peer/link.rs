@@ -1,28 +1,30 @@
 //! One peer: connect when needed, eject when it fails, probe it off the path of requests.
 //!
-//! Knows streams and their health, nothing of keys. The invariant: no request waits for a peer longer than the hop budget to be
-//! sent, and none at all while the peer is known to fail.
+//! Knows streams and their health, nothing of keys. The invariant: no request waits longer than the hop budget for a connection,
+//! and none at all while the peer is known to fail; connections belong to the engine, not to whoever asked first.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, NotSent, OnAnswer};
 use super::handshake::{self, HandshakeError, Hello};
-use super::wire::{Request, RequestId, Response};
-use crate::error::{Error, PeerFailure};
+use super::wire::{Frame, Request, RequestId, Response};
+use crate::error::{Error, Overload, PeerFailure};
 use crate::limits::Limits;
 use crate::net::{Clock, TcpStream};
 use crate::ring::NodeId;
 
 /// Pause between two attempts to reach an ejected peer.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
+const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// What all links of a node share.
 pub(crate) struct LinkSettings {
@@ -31,6 +33,7 @@ pub(crate) struct LinkSettings {
     pub(crate) hop_budget: Duration,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
+    pub(crate) runtime: Handle,
 }
 
 pub(crate) struct Link {
@@ -41,6 +44,8 @@ pub(crate) struct Link {
     connection: ArcSwapOption<Connection>,
     connecting: tokio::sync::Mutex<()>,
     ejected: AtomicBool,
+    /// Questions that wait for a connection or for room on it.
+    waiting: AtomicUsize,
     closed: CancellationToken,
 }
 
@@ -55,6 +60,7 @@ impl Link {
             connection: ArcSwapOption::empty(),
             connecting: tokio::sync::Mutex::default(),
             ejected: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
             closed,
         }
     }
@@ -75,35 +81,72 @@ impl Link {
         Error::PeerUnavailable { peer: self.name.clone(), reason }
     }
 
-    /// Asks now if there is a connection with room, else waits for both. Where it cannot be asked, `on_answer` is told too.
-    pub(crate) async fn ask(
+    /// Asks: now if there is a connection with room, else from a task of the engine's, so that no caller's going away takes
+    /// the question with it. `on_answer` is told in any case.
+    pub(crate) fn ask(
         self: &Arc<Self>,
         request: &Request<'_>,
-        mut on_answer: OnAnswer,
-    ) -> Result<(Arc<Connection>, RequestId), PeerFailure> {
+        on_answer: OnAnswer,
+    ) -> Option<(Arc<Connection>, RequestId)> {
+        let urgent = matches!(request, Request::Invalidate { .. });
+        let mut on_answer = on_answer;
+        if let Some(connection) = self.standing() {
+            match connection.ask(urgent, on_answer, |id, out| request.encode(id, out)) {
+                Ok(id) => return Some((connection, id)),
+                Err(NotSent::Full(back) | NotSent::Closed(back, PeerFailure::Disconnected | PeerFailure::Silent)) => {
+                    on_answer = back;
+                }
+                Err(NotSent::Closed(back, failure)) => {
+                    back(Err(failure));
+                    return None;
+                }
+            }
+        }
+        if self.is_ejected() {
+            on_answer(Err(PeerFailure::Ejected));
+            return None;
+        }
+        self.ask_later(Frame::of(request), urgent, on_answer);
+        None
+    }
+
+    fn ask_later(self: &Arc<Self>, frame: Frame, urgent: bool, on_answer: OnAnswer) {
+        let limit = self.settings.limits.peer_requests_waiting_max;
+        if self.waiting.fetch_add(1, Relaxed) >= limit && !urgent {
+            self.waiting.fetch_sub(1, Relaxed);
+            return on_answer(Ok(Response::Refused(Error::Overloaded { what: Overload::PeerRequests, limit })));
+        }
+        let link = self.clone();
+        self.spawn(async move {
+            let _waiting = Waiting(link.clone());
+            link.ask_when_possible(&frame, urgent, on_answer).await;
+        });
+    }
+
+    async fn ask_when_possible(self: &Arc<Self>, frame: &Frame, urgent: bool, mut on_answer: OnAnswer) {
         loop {
             let connection = match self.connection().await {
                 Ok(connection) => connection,
-                Err(failure) => {
-                    on_answer(Err(failure.clone()));
-                    return Err(failure);
-                }
+                Err(failure) => return on_answer(Err(failure)),
             };
-            match connection.ask(request, on_answer) {
-                Ok(id) => return Ok((connection, id)),
+            match connection.ask(urgent, on_answer, |id, out| frame.append(id, out)) {
+                Ok(_) => return,
                 Err(NotSent::Full(back)) => {
                     on_answer = back;
                     connection.until_room().await;
                 }
-                Err(NotSent::Closed(on_answer, failure)) => {
-                    on_answer(Err(failure.clone()));
-                    return Err(failure);
-                }
+                Err(NotSent::Closed(back, failure)) => return back(Err(failure)),
             }
         }
     }
 
-    /// Asks and waits; `read` takes from the answer what the caller wants. A caller that goes away cancels the request.
+    /// On the engine's own runtime, whichever the caller is on: the connection serves others after that one has ended.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.settings.tasks.spawn_on(task, &self.settings.runtime);
+    }
+
+    /// Asks and waits; `read` takes from the answer what the caller wants. A caller that goes away
+    /// gives up a load, but never a write half-way.
     pub(crate) async fn call<T: Send + 'static>(
         self: &Arc<Self>,
         request: Request<'_>,
@@ -112,25 +155,27 @@ impl Link {
     ) -> Result<T, Error> {
         let (tell, answer) = oneshot::channel();
         let on_answer: OnAnswer = Box::new(move |outcome| drop(tell.send(outcome.map(read))));
-        let asked = async {
-            let (connection, id) = self.ask(&request, on_answer).await?;
-            let mut cancel = CancelOnDrop(Some((connection, id)));
-            let answer = answer.await.unwrap_or(Err(PeerFailure::Disconnected));
-            cancel.0 = None;
-            answer
-        };
-        match tokio::time::timeout(limit, asked).await {
-            Ok(Ok(Some(answer))) => Ok(answer),
-            Ok(Ok(None)) => {
+        let is_load = matches!(request, Request::Refresh { .. });
+        let asked = self.ask(&request, on_answer);
+        let mut cancel = CancelOnDrop(asked.filter(|_| is_load));
+        let answer = tokio::time::timeout(limit, answer).await;
+        let Ok(answer) = answer else { return Err(Error::Timeout { limit }) };
+        cancel.0 = None;
+        match answer.unwrap_or(Err(PeerFailure::Disconnected)) {
+            Ok(Some(answer)) => Ok(answer),
+            Ok(None) => {
                 Err(Error::Protocol { peer: self.name.clone(), reason: "an answer to another question".into() })
             }
-            Ok(Err(failure)) => Err(self.error(failure)),
-            Err(_) => Err(Error::Timeout { limit }),
+            Err(failure) => Err(self.error(failure)),
         }
     }
 
+    fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
+    }
+
     /// The connection, if it stands.
-    pub(crate) fn standing(&self) -> Option<Arc<Connection>> {
+    fn standing(&self) -> Option<Arc<Connection>> {
         self.connection.load_full().filter(|connection| !connection.is_closed())
     }
 
@@ -138,14 +183,14 @@ impl Link {
         if let Some(connection) = self.standing() {
             return Ok(connection);
         }
-        if self.ejected.load(Relaxed) {
+        if self.is_ejected() {
             return Err(PeerFailure::Ejected);
         }
         let _turn = self.connecting.lock().await;
         if let Some(connection) = self.standing() {
             return Ok(connection);
         }
-        if self.ejected.load(Relaxed) {
+        if self.is_ejected() {
             return Err(PeerFailure::Ejected);
         }
         let connected = self.connect().await;
@@ -195,7 +240,7 @@ impl Link {
             self.closed.child_token(),
         ));
         let (read, write) = stream.into_split();
-        settings.tasks.spawn(connection.clone().run(read, write, settings.hop_budget, frame_bytes_max));
+        self.spawn(connection.clone().run(read, write, settings.hop_budget, frame_bytes_max));
         self.connection.store(Some(connection.clone()));
         connection
     }
@@ -207,19 +252,33 @@ impl Link {
         }
         tracing::debug!(peer = self.name, addr = %self.addr, "peer ejected until a probe reaches it");
         let link = self.clone();
-        self.settings.tasks.spawn(async move {
+        self.spawn(async move {
+            let mut pause = PROBE_PAUSE;
             while !link.closed.is_cancelled() {
                 tokio::select! {
-                    () = tokio::time::sleep(PROBE_PAUSE) => {}
+                    () = tokio::time::sleep(pause) => {}
                     () = link.closed.cancelled() => return,
                 }
-                if link.connect().await.is_ok() {
-                    link.ejected.store(false, Relaxed);
-                    tracing::debug!(peer = link.name, "peer reached again");
-                    return;
+                match link.connect().await {
+                    Ok(_) => {
+                        link.ejected.store(false, Relaxed);
+                        tracing::debug!(peer = link.name, "peer reached again");
+                        return;
+                    }
+                    // A refusal is a matter of configuration: it will not pass by itself, and each one is logged.
+                    Err(PeerFailure::Refused(_)) => pause = (pause * 2).min(REFUSED_PAUSE_MAX),
+                    Err(_) => {}
                 }
             }
         });
+    }
+}
+
+struct Waiting(Arc<Link>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
     }
 }
 

@@ -35,11 +35,16 @@ impl Outbox {
         }
     }
 
+    /// Whether the other side is not keeping up.
+    pub(crate) fn is_backed_up(&self) -> bool {
+        self.unsent.lock().len() >= BACKED_UP_BYTES
+    }
+
     /// Waits until the other side has taken most of what was pushed.
     pub(crate) async fn until_drained(&self) {
         loop {
             let drained = self.drained.notified();
-            if self.unsent.lock().len() < BACKED_UP_BYTES {
+            if !self.is_backed_up() {
                 return;
             }
             drained.await;

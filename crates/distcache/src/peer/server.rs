@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -20,36 +21,74 @@ use tokio_util::task::TaskTracker;
 use super::connection::READ_BUFFER_BYTES;
 use super::handshake::{self, HandshakeError, Hello};
 use super::outbox::Outbox;
-use super::wire::{Answer, Get, Request, RequestId, Response};
+use super::wire::{Request, RequestId, Response};
 use crate::error::{Error, Overload};
 use crate::limits::Limits;
 use crate::net::{TcpListener, TcpStream};
 use crate::ring::NodeId;
 
+/// A peer that says nothing for this long is taken for gone.
+const IDLE_MAX: Duration = Duration::from_secs(15);
+
 /// What the node answers its peers.
 pub(crate) trait Serve: Send + Sync + 'static {
-    /// The answer, if it needs no waiting: `answer` is called with it.
-    fn serve_at_once(&self, from: NodeId, get: &Get<'_>, answer: &mut dyn FnMut(Answer<'_>)) -> bool;
+    /// The answer, if it needs no waiting: `answer` is called with it, once, and `true` returned.
+    fn serve_at_once(&self, from: NodeId, request: &Request<'_>, answer: &mut dyn FnMut(Response<'_>)) -> bool;
 
     /// The answer to anything else; `reply` is called once with it.
     fn serve(self: Arc<Self>, from: NodeId, request: Request<'_>, reply: Reply) -> impl Future<Output = ()> + Send;
 }
 
-/// The place where the answer to one request goes.
+/// The place where the answer to one request goes. Dropped without one (a panic, a task that ended), it refuses the request,
+/// so that nobody waits for it.
 pub(crate) struct Reply {
     id: RequestId,
-    outbox: Arc<Outbox>,
-    frame_bytes_max: usize,
+    to: Option<Arc<Answers>>,
 }
 
 impl Reply {
-    pub(crate) fn send(self, response: &Response<'_>) {
-        self.outbox.push(|out| response.encode(self.id, out));
+    pub(crate) async fn send(mut self, response: &Response<'_>) {
+        if let Some(to) = self.to.take() {
+            to.outbox.until_drained().await;
+            to.send(self.id, response);
+        }
     }
 
     /// Bytes that one answer may take.
     pub(crate) fn frame_bytes_max(&self) -> usize {
-        self.frame_bytes_max
+        self.to.as_ref().map_or(0, |to| to.frame_bytes_max)
+    }
+}
+
+impl Drop for Reply {
+    fn drop(&mut self) {
+        if let Some(to) = self.to.take() {
+            let message = "the request's task ended without an answer".into();
+            to.send(self.id, &Response::Refused(Error::SourcePanicked { message }));
+        }
+    }
+}
+
+/// The way back to one peer.
+struct Answers {
+    outbox: Outbox,
+    /// The largest frame that the peer takes.
+    frame_bytes_max: usize,
+}
+
+impl Answers {
+    fn send(&self, id: RequestId, response: &Response<'_>) {
+        let max = self.frame_bytes_max;
+        self.outbox.push(|out| {
+            let start = out.len();
+            response.encode(id, out);
+            let len = out.len() - start;
+            if len > max {
+                // The peer would close the connection, and with it every other request on it.
+                out.truncate(start);
+                Response::Refused(Error::ValueTooLarge { len, max }).encode(id, out);
+            }
+        });
     }
 }
 
@@ -58,6 +97,8 @@ pub(crate) struct Server<S> {
     pub(crate) hello: Hello,
     pub(crate) limits: Limits,
     pub(crate) tasks: TaskTracker,
+    /// Requests under way, which a shutdown waits for.
+    pub(crate) work: TaskTracker,
     pub(crate) stop: CancellationToken,
 }
 
@@ -75,7 +116,7 @@ impl<S: Serve> Server<S> {
                 Err(error) => {
                     // Out of descriptors, most likely: accepting again at once would spin.
                     tracing::warn!(%error, "cannot accept peers");
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
             };
@@ -106,16 +147,18 @@ impl<S: Serve> Server<S> {
         let session = Session {
             serve: self.serve.clone(),
             from: them.node_id(),
-            outbox: Arc::new(Outbox::default()),
+            answers: Arc::new(Answers {
+                outbox: Outbox::default(),
+                frame_bytes_max: self.limits.frame_bytes_max().min(them.frame_bytes_max as usize),
+            }),
             waiting: Arc::default(),
             under_way: Arc::default(),
             under_way_max: self.limits.peer_requests_served_max,
-            frame_bytes_max: self.limits.frame_bytes_max().min(them.frame_bytes_max as usize),
-            tasks: self.tasks.clone(),
+            work: self.work.clone(),
         };
         let outcome = tokio::select! {
             ended = session.read(read, self.limits.frame_bytes_max()) => ended,
-            ended = session.outbox.write_to(&mut write, || session.under_way.load(Relaxed) > 1) => ended,
+            ended = session.answers.outbox.write_to(&mut write, || session.under_way.load(Relaxed) > 1) => ended,
             () = self.stop.cancelled() => Ok(()),
         };
         session.abort_waiting();
@@ -127,13 +170,12 @@ impl<S: Serve> Server<S> {
 struct Session<S> {
     serve: Arc<S>,
     from: NodeId,
-    outbox: Arc<Outbox>,
+    answers: Arc<Answers>,
     /// Requests that wait for something, so that the peer can cancel them.
     waiting: Arc<Mutex<HashMap<RequestId, AbortHandle>>>,
     under_way: Arc<AtomicUsize>,
     under_way_max: usize,
-    frame_bytes_max: usize,
-    tasks: TaskTracker,
+    work: TaskTracker,
 }
 
 impl<S: Serve> Session<S> {
@@ -141,12 +183,16 @@ impl<S: Serve> Session<S> {
         let mut codec = LengthDelimitedCodec::builder().max_frame_length(frame_bytes_max).new_codec();
         let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
         loop {
-            self.outbox.until_drained().await;
-            if stream.read_buf(&mut buffer).await? == 0 {
+            let read = tokio::time::timeout(IDLE_MAX, stream.read_buf(&mut buffer)).await;
+            // A peer pings when it has nothing to ask: one that is silent is gone, or cut off.
+            if read.unwrap_or(Err(io::ErrorKind::TimedOut.into()))? == 0 {
                 return Ok(());
             }
             while let Some(frame) = codec.decode(&mut buffer)? {
                 self.handle(frame)?;
+                if self.answers.outbox.is_backed_up() {
+                    self.answers.outbox.until_drained().await;
+                }
             }
             buffer.reserve(READ_BUFFER_BYTES / 4);
         }
@@ -155,14 +201,8 @@ impl<S: Serve> Session<S> {
     fn handle(&self, frame: BytesMut) -> io::Result<()> {
         let (id, request) = Request::decode(&frame).map_err(io::Error::other)?;
         match &request {
-            Request::Get(get) => {
-                let mut send = |answer: Answer<'_>| self.outbox.push(|out| Response::One(answer).encode(id, out));
-                if self.serve.serve_at_once(self.from, get, &mut send) {
-                    return Ok(());
-                }
-            }
             Request::Ping => {
-                self.outbox.push(|out| Response::Done.encode(id, out));
+                self.answers.send(id, &Response::Done);
                 return Ok(());
             }
             Request::Cancel => {
@@ -172,7 +212,9 @@ impl<S: Serve> Session<S> {
             }
             _ => {}
         }
-        self.serve_later(id, frame.freeze());
+        if !self.serve.serve_at_once(self.from, &request, &mut |response| self.answers.send(id, &response)) {
+            self.serve_later(id, frame.freeze());
+        }
         Ok(())
     }
 
@@ -181,15 +223,14 @@ impl<S: Serve> Session<S> {
         if self.under_way.fetch_add(1, Relaxed) >= limit {
             self.under_way.fetch_sub(1, Relaxed);
             let busy = Error::Overloaded { what: Overload::PeerRequests, limit };
-            self.outbox.push(|out| Response::Refused(busy).encode(id, out));
-            return;
+            return self.answers.send(id, &Response::Refused(busy));
         }
         let done = Done { id, waiting: self.waiting.clone(), under_way: self.under_way.clone() };
-        let reply = Reply { id, outbox: self.outbox.clone(), frame_bytes_max: self.frame_bytes_max };
+        let reply = Reply { id, to: Some(self.answers.clone()) };
         let (serve, from) = (self.serve.clone(), self.from);
         // Locked over the spawn, so that the task cannot end before it is entered here.
         let mut waiting = self.waiting.lock();
-        let task = self.tasks.spawn(async move {
+        let task = self.work.spawn(async move {
             let _done = done;
             // Decoded before, by `handle`; again here because the request borrows from its frame.
             if let Ok((_, request)) = Request::decode(&frame) {

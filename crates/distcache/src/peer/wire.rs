@@ -15,6 +15,7 @@ use crate::source::SourceError;
 
 /// Bytes in front of every frame's payload.
 pub(crate) const LENGTH_BYTES: usize = 4;
+const OPCODE_BYTES: usize = 1;
 const NO_LIMIT: u64 = u64::MAX;
 
 /// What was received makes no sense.
@@ -152,6 +153,24 @@ mod answer {
     pub(super) const NOT_OWNER: u8 = 3;
     pub(super) const FAILED: u8 = 4;
     pub(super) const NO_ROOM: u8 = 5;
+}
+
+/// A request in bytes, without its place in a connection.
+pub(crate) struct Frame(BytesMut);
+
+impl Frame {
+    pub(crate) fn of(request: &Request<'_>) -> Self {
+        let mut out = BytesMut::new();
+        request.encode(RequestId(0), &mut out);
+        Self(out)
+    }
+
+    /// Appends the frame under this id.
+    pub(crate) fn append(&self, id: RequestId, out: &mut BytesMut) {
+        let start = out.len() + LENGTH_BYTES + OPCODE_BYTES;
+        out.put_slice(&self.0);
+        out[start..start + size_of::<u64>()].copy_from_slice(&id.0.to_be_bytes());
+    }
 }
 
 /// Appends one frame; the length is filled in once the body is known.

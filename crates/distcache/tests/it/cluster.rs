@@ -144,3 +144,20 @@ async fn a_weight_gives_a_node_its_share() {
     let ratio = f64::from(slots("heavy")) / f64::from(slots("light"));
     assert!((2.7..3.3).contains(&ratio), "{ratio}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_lets_requests_under_way_finish_and_then_answers_nothing_old() {
+    let source = Source::slow(Duration::from_millis(300));
+    let nodes = cluster(2, &source).await;
+    let (mine, cached) = (key_of(&nodes, 0), keys_of(&nodes, 0).nth(1).unwrap());
+    nodes[0].put(KEYSPACE, &cached, "old").await.unwrap();
+    let things = things(&nodes[0]);
+    let reader = {
+        let (things, mine) = (things.clone(), mine.clone());
+        tokio::spawn(async move { things.get(&mine).await })
+    };
+    eventually("the load has begun", || source.loads() == 1).await;
+    nodes[0].shutdown(PATIENCE).await;
+    assert_eq!(reader.await.unwrap().unwrap(), value_of(&mine));
+    assert_eq!(things.cached(&cached), None);
+}

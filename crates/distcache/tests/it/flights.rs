@@ -216,3 +216,61 @@ async fn loads_over_the_limit_are_refused_and_counted() {
     assert_eq!(things.stats().overloads, 1);
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
+
+/// Connections belong to the engine, not to whoever happened to ask first.
+#[test]
+fn a_caller_on_a_runtime_of_its_own_does_not_take_the_connection_with_it() {
+    let engine_runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let source = Source::new();
+    let nodes = engine_runtime.block_on(cluster(2, &source));
+    for key in keys_of(&nodes, 0).take(3) {
+        let passing = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let entry = passing.block_on(things(&nodes[1]).get_entry(&key, within(5_000))).unwrap();
+        assert_ne!(entry.origin, distcache::Origin::Fallback);
+    }
+    assert_eq!(source.loads(), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_requests_than_a_connection_takes_wait_their_turn_and_none_is_asked_twice() {
+    let source = Source::slow(Duration::from_millis(300));
+    let plan = Plan::new(&source);
+    let limits = distcache::Limits { peer_requests_max: 4, ..Default::default() };
+    let mut nodes = Vec::new();
+    for name in ["n0", "n1"] {
+        let builder = plan.builder(name).limits(limits.clone()).hop_budget(Duration::from_millis(150));
+        nodes.push(builder.start().await.unwrap());
+    }
+    agree(&nodes).await;
+    let reads = keys_of(&nodes, 0).take(8).map(|key| {
+        let things = things(&nodes[1]);
+        async move { things.get(&key).await }
+    });
+    for read in futures_util::future::join_all(reads).await {
+        read.unwrap();
+    }
+    assert_eq!(source.loads(), 8, "a connection full of loads is not taken for a silent one");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rule_that_panics_costs_nothing_but_the_rule() {
+    let source = Source::new();
+    let plan = Plan::new(&source).spec(|spec| spec.expires_at(|_, _| panic!("no rule")).ttl(PATIENCE));
+    let nodes = plan.cluster(2).await;
+    let key = key_of(&nodes, 0);
+    for node in &nodes {
+        assert_eq!(node.get(KEYSPACE, &key).await.unwrap(), value_of(&key));
+        node.put(KEYSPACE, &key, value_of(&key)).await.unwrap();
+    }
+    assert_eq!(source.loads(), 1);
+}
+
+#[tokio::test]
+async fn a_deadline_without_end_is_a_long_one() {
+    let (_engine, things) = alone(&Source::new()).await;
+    let endless = || GetOptions::new().timeout(Duration::MAX);
+    assert!(things.get_entry("a", endless()).await.is_ok());
+    assert!(things.get_many_entries(&["b", "c"], endless()).await.unwrap().iter().all(Result::is_ok));
+    let refused = Engine::builder().hop_budget(Duration::MAX).start().await.err().unwrap();
+    assert!(refused.to_string().starts_with("hop_budget"), "{refused}");
+}

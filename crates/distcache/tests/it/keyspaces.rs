@@ -35,9 +35,13 @@ async fn a_load_that_began_before_a_clear_is_not_kept() {
         tokio::spawn(async move { things.get(&key).await })
     };
     eventually("the load has begun", || source.loads() == 1).await;
+    source.set_value("newer");
     nodes[1].clear_keyspace(KEYSPACE).await.unwrap();
-    reader.await.unwrap().unwrap();
-    assert_eq!(nodes[0].cached(KEYSPACE, &key), None);
+    for node in &nodes {
+        assert_eq!(node.get(KEYSPACE, &key).await.unwrap(), "newer", "nor joined by who asks after the clear");
+    }
+    assert_eq!(reader.await.unwrap().unwrap(), value_of(&key));
+    assert_eq!(nodes[0].get(KEYSPACE, &key).await.unwrap(), "newer");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -106,3 +106,17 @@ async fn what_is_there_at_the_deadline_is_answered() {
     assert_eq!(values[0].as_ref().unwrap().value, "value of warm");
     assert!(matches!(values[1], Err(Error::Timeout { .. })));
 }
+
+/// What fills the frame is answered; the others are asked for again, not loaded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_whose_answers_overflow_the_frame_is_answered_from_the_cache() {
+    let source = Source::new();
+    let nodes = cluster(2, &source).await;
+    let keys: Vec<String> = keys_of(&nodes, 0).take(3_000).collect();
+    let entries = keys.iter().enumerate().map(|(n, key)| (key.clone(), vec![1; if n < 60 { 70 << 10 } else { 10 }]));
+    things(&nodes[0]).put_many(entries).await.unwrap();
+    for value in nodes[1].get_many(KEYSPACE, &keys).await.unwrap() {
+        assert!(value.unwrap().starts_with(&[1]));
+    }
+    assert_eq!(source.loads(), 0);
+}

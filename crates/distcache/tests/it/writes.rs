@@ -166,6 +166,10 @@ async fn refresh_replaces_the_value_everywhere_and_keeps_it_when_the_source_fail
             assert_eq!(node.get(KEYSPACE, &key).await.unwrap(), value);
         }
     }
+    source.answer(|_| Ok(distcache::Fetched::new("not to be kept").ttl(Duration::ZERO)));
+    nodes[1].refresh(KEYSPACE, &key).await.unwrap();
+    assert_eq!(nodes[0].cached(KEYSPACE, &key), None, "what was replaced is not found again");
+    nodes[0].put(KEYSPACE, &key, "third").await.unwrap();
     source.answer(|_| Err(SourceError::unavailable("down")));
     assert!(matches!(nodes[2].refresh(KEYSPACE, &key).await, Err(Error::Source(_))));
     assert_eq!(nodes[2].get(KEYSPACE, &key).await.unwrap(), "third");
@@ -211,4 +215,20 @@ async fn a_loaded_value_that_cannot_be_kept_still_answers_and_one_over_the_limit
         assert!(matches!(error, Error::ValueTooLarge { .. }), "{error}");
     }
     assert_eq!(things(&nodes[0]).stats().entries, 0);
+}
+
+/// A caller that gives up in the middle of a write must not leave a copy untold that a later write relies on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_given_up_half_way_still_tells_the_holders() {
+    let source = Source::new();
+    let nodes = cluster(2, &source).await;
+    let key = key_of(&nodes, 0);
+    warm(&things(&nodes[1]), &key).await;
+    let (owner, abandoned) = (things(&nodes[0]), key.clone());
+    // Polled once: the entry is changed, the holder not yet told.
+    let mut put = Box::pin(async move { owner.put(&abandoned, "given up").await });
+    assert!(futures_util::poll!(put.as_mut()).is_pending());
+    drop(put);
+    nodes[0].put(KEYSPACE, &key, "second").await.unwrap();
+    assert_eq!(nodes[1].get(KEYSPACE, &key).await.unwrap(), "second");
 }
