@@ -64,7 +64,8 @@ async fn of_concurrent_puts_none_is_dropped() {
             node.put(KEYSPACE, &key, "last").await
         });
         let (one, two) = tokio::join!(one, two);
-        (one.unwrap(), two.unwrap());
+        one.unwrap();
+        two.unwrap();
         assert_ne!(node.get(KEYSPACE, &key).await.unwrap(), "two", "the later put of the same caller counts");
     }
 }

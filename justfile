@@ -1,0 +1,40 @@
+# What there is to run: `just` lists it.
+
+_default:
+    @"{{ just_executable() }}" --list --unsorted
+
+# Every test and example, once
+test:
+    scripts/test
+
+# Everything a change has to pass
+ci:
+    .ci/run
+
+# Three nodes over a real data set, with nothing to install
+demo *args:
+    cargo run --locked --release --package distcache-server --bin distcache -- demo {{ args }}
+
+# Side by side with other systems; minutes, on a quiet machine
+bench *args='all':
+    cargo run --locked --profile bench --package distcache-bench -- {{ args }}
+
+# Format the code
+fmt:
+    cargo fmt --all
+
+# Lint, warnings are errors
+clippy:
+    .ci/run clippy
+
+# Build the documentation and open it
+doc:
+    cargo doc --locked --workspace --no-deps --all-features --open
+
+# Licences, bans and sources of every dependency
+deny:
+    .ci/run deny
+
+# Run every example of the library
+examples:
+    for file in crates/distcache/examples/*.rs; do cargo run --locked --quiet --example "$(basename "$file" .rs)" || exit; done
