@@ -1,0 +1,111 @@
+//! The admin API: what this node knows of itself, its peers and its keyspaces, as JSON.
+//!
+//! Field names are snake_case; durations end in `_ms`, sizes in `_bytes` or as the counters of the library are called.
+
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use axum::{Json, Router};
+use distcache::{Engine, KeyspaceInfo, KeyspaceStats, Peer, PeerState};
+use serde_json::{Value, json};
+
+use crate::http::{self, ApiError};
+
+pub fn router(engine: Engine) -> Router {
+    Router::new()
+        .route("/admin/peers", get(peers))
+        .route("/admin/ring", get(ring))
+        .route("/admin/keyspaces", get(keyspaces))
+        .route("/admin/keyspaces/{name}", axum::routing::delete(delete).post(act))
+        .route("/admin/owner/{keyspace}/{*key}", get(owner))
+        .fallback(http::no_route)
+        .method_not_allowed_fallback(http::no_method)
+        .with_state(engine)
+}
+
+async fn peers(State(engine): State<Engine>) -> Json<Value> {
+    Json(json!({ "peers": engine.peers().iter().map(peer).collect::<Vec<_>>() }))
+}
+
+async fn ring(State(engine): State<Engine>) -> Json<Value> {
+    let ring = engine.ring();
+    let member = |one: &distcache::RingMember| json!({ "name": one.name, "weight": one.weight, "slots": one.slots });
+    let members: Vec<Value> = ring.members.iter().map(member).collect();
+    // As text: the readers of JSON in browsers round numbers of 64 bits.
+    Json(json!({ "view": format!("{:016x}", ring.view), "slots": ring.slots, "members": members }))
+}
+
+async fn keyspaces(State(engine): State<Engine>) -> Json<Value> {
+    let mut stats = engine.stats();
+    let mut described = |info: KeyspaceInfo| {
+        let at = stats.iter().position(|(name, _)| *name == info.name);
+        keyspace(&info, &at.map(|at| stats.swap_remove(at).1).unwrap_or_default())
+    };
+    let keyspaces: Vec<Value> = engine.keyspaces().into_iter().map(&mut described).collect();
+    Json(json!({ "keyspaces": keyspaces }))
+}
+
+async fn owner(
+    State(engine): State<Engine>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let Path((keyspace, key)) = path?;
+    let owner = engine.owner_of(&keyspace, &key)?;
+    Ok(Json(json!({ "keyspace": keyspace, "key": key, "owner": peer(&owner) })))
+}
+
+async fn act(State(engine): State<Engine>, path: Result<Path<String>, PathRejection>) -> Result<StatusCode, ApiError> {
+    let Path(path) = path?;
+    let name = path.strip_suffix(":clear").ok_or_else(ApiError::no_route)?;
+    engine.clear_keyspace(name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn delete(
+    State(engine): State<Engine>,
+    path: Result<Path<String>, PathRejection>,
+) -> Result<StatusCode, ApiError> {
+    let Path(name) = path?;
+    engine.delete_keyspace(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn peer(peer: &Peer) -> Value {
+    let state = match peer.state {
+        PeerState::Joining => "joining",
+        PeerState::Ready => "ready",
+        PeerState::Draining => "draining",
+        _ => "other",
+    };
+    json!({
+        "name": peer.name,
+        "state": state,
+        "is_self": peer.is_self,
+        "incarnation": peer.incarnation.to_string(),
+        "peer_addr": peer.peer_addr,
+        "gossip_addr": peer.gossip_addr,
+        "admin_addr": peer.admin_addr,
+        "zone": peer.zone,
+        "weight": peer.weight,
+        "version": peer.version,
+    })
+}
+
+fn keyspace(info: &KeyspaceInfo, stats: &KeyspaceStats) -> Value {
+    let settings = &info.settings;
+    json!({
+        "name": info.name,
+        "generation": info.generation,
+        "settings": {
+            "max_bytes": settings.max_bytes,
+            "ttl_ms": settings.ttl.map(|ttl| ttl.as_millis() as u64),
+            "ttl_jitter": settings.ttl_jitter,
+            "negative_ttl_ms": settings.negative_ttl.map(|ttl| ttl.as_millis() as u64),
+            "load_timeout_ms": settings.load_timeout.as_millis() as u64,
+            "hot_copies": settings.hot_copies,
+            "lease_ms": settings.lease.as_millis() as u64,
+        },
+        "stats": stats,
+    })
+}

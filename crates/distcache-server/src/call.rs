@@ -1,0 +1,191 @@
+//! The client side of HTTP: one kept-alive connection to one node.
+//!
+//! Knows URLs, status codes and the shape of errors; does not retry and does not choose between nodes.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{self, SendRequest};
+use hyper::header::HOST;
+use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_util::task::AbortOnDropHandle;
+
+/// Where a node speaks HTTP: `http://host:port`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeUrl {
+    authority: String,
+    host: String,
+    port: u16,
+}
+
+impl FromStr for NodeUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = |why: &str| Err(format!("{why}; expected http://host:port"));
+        let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let Ok(uri) = with_scheme.parse::<Uri>() else { return wrong("not a URL") };
+        if uri.scheme_str() != Some("http") {
+            return wrong("only http is spoken");
+        }
+        if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return wrong("a path is not expected");
+        }
+        let Some(authority) = uri.authority() else { return wrong("no host") };
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok(Self { authority: authority.as_str().to_owned(), host, port: authority.port_u16().unwrap_or(80) })
+    }
+}
+
+impl fmt::Display for NodeUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "http://{}", self.authority)
+    }
+}
+
+/// Why a call has no answer, or one that is an error.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error("nobody listens on {url}: {error}")]
+    NotConnected {
+        url: NodeUrl,
+        #[source]
+        error: std::io::Error,
+    },
+    #[error("the connection to {url} broke: {error}")]
+    Broken {
+        url: NodeUrl,
+        #[source]
+        error: hyper::Error,
+    },
+    #[error("{url} did not answer within {}", humantime::format_duration(*.limit))]
+    Timeout { url: NodeUrl, limit: Duration },
+    #[error("{message} ({code})")]
+    Refused { status: StatusCode, code: String, message: String },
+    #[error("{url} answers something that is not understood: {reason}")]
+    Nonsense { url: NodeUrl, reason: String },
+}
+
+impl CallError {
+    /// Whether the source has no value under the key.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == "not_found")
+    }
+}
+
+/// An answer with a status of success.
+#[derive(Debug)]
+pub struct Reply {
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+/// A connection, kept alive between calls.
+pub struct Connection {
+    url: NodeUrl,
+    sender: SendRequest<Full<Bytes>>,
+    /// Moves the bytes; ends with the connection.
+    _driver: AbortOnDropHandle<()>,
+}
+
+impl Connection {
+    pub async fn open(url: &NodeUrl, limit: Duration) -> Result<Self, CallError> {
+        let opened = tokio::time::timeout(limit, Self::open_unbounded(url)).await;
+        opened.unwrap_or_else(|_| Err(CallError::Timeout { url: url.clone(), limit }))
+    }
+
+    async fn open_unbounded(url: &NodeUrl) -> Result<Self, CallError> {
+        let not_connected = |error| CallError::NotConnected { url: url.clone(), error };
+        let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(not_connected)?;
+        stream.set_nodelay(true).map_err(not_connected)?;
+        let handshake = http1::handshake(TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(|error| CallError::Broken { url: url.clone(), error })?;
+        let driver = tokio::spawn(async move {
+            // What goes wrong here, the call under way is told.
+            let _ = connection.await;
+        });
+        Ok(Self { url: url.clone(), sender, _driver: AbortOnDropHandle::new(driver) })
+    }
+
+    /// One call. After an error other than [`CallError::Refused`] the connection is of no more use.
+    pub async fn call(&mut self, method: Method, path: &str, body: Bytes, limit: Duration) -> Result<Reply, CallError> {
+        let answered = tokio::time::timeout(limit, self.call_unbounded(method, path, body)).await;
+        answered.unwrap_or_else(|_| Err(CallError::Timeout { url: self.url.clone(), limit }))
+    }
+
+    async fn call_unbounded(&mut self, method: Method, path: &str, body: Bytes) -> Result<Reply, CallError> {
+        let broken = |error| CallError::Broken { url: self.url.clone(), error };
+        let nonsense =
+            |error: hyper::http::Error| CallError::Nonsense { url: self.url.clone(), reason: error.to_string() };
+        let request = Request::builder().method(method).uri(path).header(HOST, &self.url.authority);
+        let request = request.body(Full::new(body)).map_err(nonsense)?;
+        self.sender.ready().await.map_err(broken)?;
+        let (head, body) = self.sender.send_request(request).await.map_err(broken)?.into_parts();
+        let body = body.collect().await.map_err(broken)?.to_bytes();
+        if head.status.is_success() {
+            return Ok(Reply { headers: head.headers, body });
+        }
+        Err(self.refusal(head.status, &body))
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> CallError {
+        let json: Option<Value> = serde_json::from_slice(body).ok();
+        let part = |name: &str| Some(json.as_ref()?.get("error")?.get(name)?.as_str()?.to_owned());
+        match (part("code"), part("message")) {
+            (Some(code), Some(message)) => CallError::Refused { status, code, message },
+            _ => CallError::Nonsense { url: self.url.clone(), reason: format!("status {status}") },
+        }
+    }
+}
+
+/// One call on a connection of its own.
+pub async fn call_once(
+    url: &NodeUrl,
+    method: Method,
+    path: &str,
+    body: Bytes,
+    limit: Duration,
+) -> Result<Reply, CallError> {
+    Connection::open(url, limit).await?.call(method, path, body, limit).await
+}
+
+/// One `GET` of JSON on a connection of its own.
+pub async fn json(url: &NodeUrl, path: &str, limit: Duration) -> Result<Value, CallError> {
+    let reply = call_once(url, Method::GET, path, Bytes::new(), limit).await?;
+    let nonsense = |error: serde_json::Error| CallError::Nonsense { url: url.clone(), reason: error.to_string() };
+    serde_json::from_slice(&reply.body).map_err(nonsense)
+}
+
+/// Any text as one segment of a path.
+pub fn segment(text: &str) -> impl fmt::Display + '_ {
+    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+    utf8_percent_encode(text, ESCAPED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_of_nodes() {
+        let port = |text: &str| text.parse::<NodeUrl>().map(|url| (url.host, url.port));
+        assert_eq!(port("http://127.0.0.1:8080"), Ok(("127.0.0.1".into(), 8080)));
+        assert_eq!(port("cache-1:8080/"), Ok(("cache-1".into(), 8080)));
+        assert_eq!(port("http://[::1]:81"), Ok(("::1".into(), 81)));
+        assert!(port("https://cache").is_err());
+        assert!(port("http://cache/v1").is_err());
+    }
+
+    #[test]
+    fn any_text_is_one_segment() {
+        assert_eq!(segment("a/b?c=%#é").to_string(), "a%2Fb%3Fc%3D%25%23%C3%A9");
+        assert_eq!(segment("plain-1_2.3~").to_string(), "plain-1_2.3~");
+    }
+}

@@ -1,0 +1,30 @@
+//! `distcache check`: whether a node would start from this file, short of taking its ports.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::config::Config;
+use crate::serve::ServeError;
+use crate::sources;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// The configuration file (TOML)
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// Read the file alone: open no database
+    #[arg(long)]
+    offline: bool,
+}
+
+pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
+    let config = Config::load(&args.config)?;
+    if !args.offline {
+        for keyspace in &config.keyspaces {
+            sources::open(keyspace, &config.dir).await?;
+        }
+    }
+    println!("{} is fine:", args.config.display());
+    print!("{config}");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,51 @@
+//! A configuration in words, for `check`.
+
+use std::fmt;
+
+use super::{Config, DiscoveryConfig, KeyspaceConfig, Question, SourceConfig};
+use crate::table::bytes;
+
+impl fmt::Display for Config {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node =
+            self.node.name.as_ref().map_or_else(|| "a node named by its address".into(), |name| format!("node {name}"));
+        let cluster =
+            self.cluster_name.as_ref().map_or_else(|| "the default cluster".into(), |name| format!("cluster {name}"));
+        write!(f, "{node} of {cluster}, ")?;
+        match &self.discovery {
+            DiscoveryConfig::Standalone => writeln!(f, "by itself")?,
+            DiscoveryConfig::Static { seeds } if seeds.is_empty() => writeln!(f, "waiting for others to join")?,
+            DiscoveryConfig::Static { seeds } => writeln!(f, "joining through {}", seeds.join(", "))?,
+            DiscoveryConfig::Dns { host, port } => writeln!(f, "joining through every address of {host}, port {port}")?,
+        }
+        writeln!(f, "http on {}, admin on {}", self.http, self.admin)?;
+        if self.keyspaces.is_empty() {
+            writeln!(f, "no keyspace: there is nothing to read")?;
+        }
+        self.keyspaces.iter().try_for_each(|keyspace| writeln!(f, "{keyspace}"))
+    }
+}
+
+impl fmt::Display for KeyspaceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let spec = distcache::KeyspaceSettings::default();
+        write!(f, "keyspace {}: {} a node", self.name, bytes(self.max_bytes.unwrap_or(spec.max_bytes)))?;
+        match self.ttl {
+            Some(ttl) => write!(f, ", entries live {}", humantime::format_duration(ttl))?,
+            None => write!(f, ", entries live until evicted")?,
+        }
+        if let Some(jitter) = self.ttl_jitter {
+            write!(f, " or up to {:.0} % less", jitter * 100.0)?;
+        }
+        if let Some(ttl) = self.negative_ttl {
+            write!(f, ", \"not found\" lives {}", humantime::format_duration(ttl))?;
+        }
+        match &self.source {
+            SourceConfig::None => write!(f, "; no source, values come by put"),
+            SourceConfig::Sql(sql) => match &sql.question {
+                Question::Query { one, .. } => write!(f, "; from {} by `{one}`", sql.url),
+                Question::Table { table, .. } => write!(f, "; from {}, table {table}", sql.url),
+            },
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The data API over HTTP: values of keyspaces by key.
+//!
+//! Translates and decides nothing. The invariant: a body is either the value's own bytes with status 200, or JSON.
+
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Router, body::Body};
+use distcache::{Engine, Entry, GetOptions, Limits, Origin, PutOptions};
+use serde::Deserialize;
+
+mod batch;
+mod error;
+
+pub use error::ApiError;
+
+use crate::config::parse_duration;
+
+const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
+const X_CACHE_ORIGIN: HeaderName = HeaderName::from_static("x-cache-origin");
+
+pub fn router(engine: Engine, limits: &Limits) -> Router {
+    let one = get(read).put(write).delete(remove).layer(DefaultBodyLimit::max(limits.value_bytes_max));
+    let many = post(batch::run).layer(DefaultBodyLimit::max(batch::body_bytes_max(limits)));
+    Router::new()
+        .route("/v1/{keyspace}/{*key}", one)
+        .route("/v1/{keyspace}/", get(no_key).put(no_key).delete(no_key))
+        .route("/v1/{keyspace}", many)
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(engine)
+}
+
+type KeyPath = Result<Path<(String, String)>, PathRejection>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReadQuery {
+    timeout: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WriteQuery {
+    ttl: Option<String>,
+}
+
+async fn read(
+    State(engine): State<Engine>,
+    path: KeyPath,
+    query: Result<Query<ReadQuery>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let (Path((keyspace, key)), Query(query)) = (path?, query?);
+    let options = match duration("timeout", query.timeout)? {
+        Some(timeout) => GetOptions::new().timeout(timeout),
+        None => GetOptions::new(),
+    };
+    let entry = engine.keyspace(&keyspace)?.get_entry(&key, options).await?;
+    Ok((headers_of(&entry), Body::from(entry.value)).into_response())
+}
+
+async fn write(
+    State(engine): State<Engine>,
+    path: KeyPath,
+    query: Result<Query<WriteQuery>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, ApiError> {
+    let (Path((keyspace, key)), Query(query)) = (path?, query?);
+    let options = match duration("ttl", query.ttl)? {
+        Some(ttl) => PutOptions::new().ttl(ttl),
+        None => PutOptions::new(),
+    };
+    engine.keyspace(&keyspace)?.put_with(&key, body?, options).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn remove(State(engine): State<Engine>, path: KeyPath) -> Result<StatusCode, ApiError> {
+    let Path((keyspace, key)) = path?;
+    engine.keyspace(&keyspace)?.delete(&key).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn no_key() -> ApiError {
+    distcache::Error::KeyEmpty.into()
+}
+
+pub async fn no_route() -> ApiError {
+    ApiError::no_route()
+}
+
+pub async fn no_method() -> ApiError {
+    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this resource does not take this method")
+}
+
+fn duration(parameter: &str, text: Option<String>) -> Result<Option<Duration>, ApiError> {
+    let Some(text) = text else { return Ok(None) };
+    match parse_duration(&text) {
+        Some(duration) => Ok(Some(duration)),
+        None => {
+            let message = format!("{parameter}={text}: expected a duration longer than zero, such as 30s or 250ms");
+            Err(ApiError::new(StatusCode::BAD_REQUEST, "bad_query", message))
+        }
+    }
+}
+
+fn headers_of(entry: &Entry) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(5);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    headers.insert(X_CACHE, HeaderValue::from_static(if entry.origin.is_hit() { "hit" } else { "miss" }));
+    headers.insert(X_CACHE_ORIGIN, HeaderValue::from_static(name_of(entry.origin)));
+    headers.insert(AGE, entry.age.as_secs().into());
+    if let Some(remaining) = entry.remaining
+        && let Ok(value) = HeaderValue::try_from(format!("max-age={}", remaining.as_secs()))
+    {
+        headers.insert(CACHE_CONTROL, value);
+    }
+    headers
+}
+
+fn name_of(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Owned => "owned",
+        Origin::HotCopy => "hot-copy",
+        Origin::Peer => "peer",
+        Origin::Loaded => "loaded",
+        Origin::Fallback => "fallback",
+        _ => "other",
+    }
+}

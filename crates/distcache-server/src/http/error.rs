@@ -1,0 +1,119 @@
+//! Errors as HTTP: a status for machines in between, a stable code for programs, a message for people.
+
+use axum::Json;
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::http::StatusCode;
+use axum::http::header::RETRY_AFTER;
+use axum::response::{IntoResponse, Response};
+use distcache::{Error, SourceError};
+use serde_json::{Value, json};
+
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl ApiError {
+    pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    pub fn no_route() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "no_such_route", "there is nothing here; values are at /v1/{keyspace}/{key}")
+    }
+
+    pub fn to_json(&self) -> Value {
+        json!({ "code": self.code, "message": self.message })
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = Json(json!({ "error": self.to_json() }));
+        match self.status {
+            StatusCode::SERVICE_UNAVAILABLE => (self.status, [(RETRY_AFTER, "1")], body).into_response(),
+            status => (status, body).into_response(),
+        }
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let (status, code) = status_and_code(&error);
+        Self::new(status, code, error.to_string())
+    }
+}
+
+/// Status and code of every error. The codes are part of the API: they are added to, never changed.
+fn status_and_code(error: &Error) -> (StatusCode, &'static str) {
+    match error {
+        Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+        Error::KeyspaceNotFound { .. } => (StatusCode::NOT_FOUND, "keyspace_not_found"),
+        Error::KeyspaceExists { .. } => (StatusCode::CONFLICT, "keyspace_exists"),
+        Error::KeyEmpty => (StatusCode::BAD_REQUEST, "key_empty"),
+        Error::KeyTooLarge { .. } => (StatusCode::BAD_REQUEST, "key_too_large"),
+        Error::ValueTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "value_too_large"),
+        Error::BatchTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "batch_too_large"),
+        Error::Source(SourceError::Unavailable(_)) => (StatusCode::BAD_GATEWAY, "source_unavailable"),
+        Error::Source(_) => (StatusCode::BAD_GATEWAY, "source_failed"),
+        Error::SourcePanicked { .. } => (StatusCode::BAD_GATEWAY, "source_panicked"),
+        Error::Protocol { .. } => (StatusCode::BAD_GATEWAY, "peer_protocol"),
+        Error::LoadTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "load_timeout"),
+        Error::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
+        Error::PeerUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "peer_unavailable"),
+        Error::NotOwner { .. } => (StatusCode::SERVICE_UNAVAILABLE, "not_owner"),
+        Error::Unreached { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unreached"),
+        Error::Shutdown => (StatusCode::SERVICE_UNAVAILABLE, "shutdown"),
+        _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(rejection: PathRejection) -> Self {
+        Self::new(rejection.status(), "bad_path", rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(rejection.status(), "bad_query", rejection.body_text())
+    }
+}
+
+impl From<BytesRejection> for ApiError {
+    fn from(rejection: BytesRejection) -> Self {
+        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "value_too_large" } else { "bad_body" };
+        Self::new(rejection.status(), code, rejection.body_text())
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "batch_too_large" } else { "bad_body" };
+        Self::new(rejection.status(), code, rejection.body_text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_two_ways_of_not_being_there_can_be_told_apart() {
+        let (status, code) = status_and_code(&Error::NotFound);
+        let (other_status, other_code) = status_and_code(&Error::KeyspaceNotFound { name: "users".into() });
+        assert_eq!((status, other_status), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
+        assert_ne!(code, other_code);
+    }
+
+    #[test]
+    fn what_may_work_later_says_when() {
+        let response = ApiError::from(Error::Shutdown).into_response();
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert!(response.headers().contains_key(RETRY_AFTER));
+        assert!(!ApiError::from(Error::NotFound).into_response().headers().contains_key(RETRY_AFTER));
+    }
+}

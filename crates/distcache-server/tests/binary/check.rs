@@ -1,0 +1,62 @@
+//! `distcache check`: what is wrong is said in one line that says where.
+
+use crate::node::{binary, run};
+use crate::shop::{Shop, standalone};
+
+fn check(shop: &Shop, text: &str) -> (i32, String, String) {
+    run(binary().args(["check", "--config"]).arg(shop.write("node.toml", text)))
+}
+
+#[test]
+fn a_fine_file_is_told_in_words() {
+    let shop = Shop::new();
+    let (code, out, err) = check(&shop, &standalone());
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("is fine"), "{out}");
+    assert!(out.contains("by itself"), "{out}");
+    assert!(
+        out.contains("keyspace users: 64 MiB a node, entries live 5m; from sqlite:shop.db by `SELECT name"),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_typing_error_is_found_with_its_line_and_the_key_that_was_meant() {
+    let shop = Shop::new();
+    let (code, out, err) = check(&shop, "[keyspaces.users]\nsource = { kind = \"none\" }\nttll = \"5m\"\n");
+    assert_eq!((code, out.as_str()), (1, ""));
+    assert_eq!(err.lines().count(), 1, "{err}");
+    assert!(err.contains("node.toml: unknown key `ttll` in [keyspaces.users] at line 3; did you mean `ttl`?"), "{err}");
+}
+
+#[test]
+fn what_this_version_cannot_do_yet_is_said() {
+    let shop = Shop::new();
+    for (text, what) in [
+        ("[tls]\nca = \"ca.pem\"\n", "[tls] at line 1 is not supported by this version"),
+        ("[admin]\ntoken_file = \"t\"\n", "`token_file` in [admin] at line 2 is not supported by this version"),
+    ] {
+        let (code, _, err) = check(&shop, text);
+        assert_eq!(code, 1);
+        assert!(err.contains(what), "{err}");
+    }
+}
+
+#[test]
+fn the_query_is_tried_unless_offline() {
+    let shop = Shop::new();
+    let text = standalone().replace("SELECT name FROM", "SELECT nmae FROM");
+    let (code, _, err) = check(&shop, &text);
+    assert_eq!(code, 1);
+    assert!(err.contains("keyspace users: the query `SELECT nmae FROM users WHERE id = ?1` cannot work"), "{err}");
+    assert!(err.contains("no such column: nmae"), "{err}");
+    let (code, _, err) = run(binary().args(["check", "--offline", "--config"]).arg(shop.path().join("node.toml")));
+    assert_eq!((code, err.as_str()), (0, ""));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let (code, _, err) = run(binary().args(["check", "--config", "/nowhere/node.toml"]));
+    assert_eq!(code, 1);
+    assert!(err.contains("/nowhere/node.toml: cannot be read"), "{err}");
+}
