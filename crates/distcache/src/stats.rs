@@ -77,7 +77,8 @@ impl KeyspaceStats {
     }
 }
 
-const SHARDS: usize = 16;
+/// Threads beyond this number share the last shard.
+const SHARDS: usize = 64;
 
 /// One count of a keyspace; the order is that of the fields above.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +117,7 @@ const COUNTS: usize = Count::EvictedMoved as usize + 1;
 #[derive(Default)]
 struct Shard([AtomicU64; COUNTS]);
 
-/// The counters of one keyspace, one set per thread (up to a few), summed when read.
+/// The counters of one keyspace, a set per thread (up to a number), summed when read.
 pub(crate) struct Counters(Box<[Shard]>);
 
 impl Counters {
@@ -126,7 +127,14 @@ impl Counters {
 
     #[inline]
     pub(crate) fn add(&self, count: Count, n: u64) {
-        self.0[shard_of_this_thread()].0[count as usize].fetch_add(n, Relaxed);
+        let shard = shard_of_this_thread();
+        let counter = &self.0[shard].0[count as usize];
+        if shard == SHARDS - 1 {
+            counter.fetch_add(n, Relaxed);
+        } else {
+            // This thread alone writes here, so the count needs no locked instruction.
+            counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+        }
     }
 
     #[inline]
@@ -177,7 +185,7 @@ fn shard_of_this_thread() -> usize {
     thread_local!(static SHARD: Cell<usize> = const { Cell::new(usize::MAX) });
     SHARD.with(|shard| {
         if shard.get() == usize::MAX {
-            shard.set(NEXT.fetch_add(1, Relaxed) % SHARDS);
+            shard.set(NEXT.fetch_add(1, Relaxed).min(SHARDS - 1));
         }
         shard.get()
     })

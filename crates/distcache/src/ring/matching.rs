@@ -35,7 +35,11 @@ pub(super) fn bounds(placed: &[Member]) -> Vec<usize> {
     let limit = ONE + (SLACK_PPM.pow(2) * crowd / SLACK_MEMBERS as u64).isqrt();
     let weights = placed.iter().map(|member| u64::from(member.weight));
     let total: u64 = weights.clone().sum();
-    let bound = |weight: u64| (SLOTS as u64 * weight * limit).div_ceil(total * ONE) as usize;
+    let bound = |weight: u64| {
+        let fair = SLOTS as u64 * weight;
+        // A whole slot may be more than the slack; then the next whole slot is the bound, or there would be slots left over.
+        (fair * limit / (total * ONE)).max(fair.div_ceil(total)) as usize
+    };
     weights.map(bound).collect()
 }
 
