@@ -77,3 +77,8 @@ pub use stats::KeyspaceStats;
 pub mod bench_support {
     pub use crate::ring::{Member, Move, NodeId, Ring, SLOTS, Slot, ViewId};
 }
+
+/// The README's code compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -72,7 +72,8 @@ impl foca::Identity for Identity {
 pub struct Peer {
     /// The node's name, unique in the cluster.
     pub name: String,
-    /// Wall-clock milliseconds at the node's start; tells a restarted node from its predecessor.
+    /// Wall-clock milliseconds at the node's start, or at its return after others took it for dead: what it held before counts
+    /// for nothing.
     pub incarnation: u64,
     /// Where the node answers its peers.
     pub peer_addr: SocketAddr,
