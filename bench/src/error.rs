@@ -1,0 +1,38 @@
+//! Why a comparison could not be made.
+
+use std::error::Error as StdError;
+use std::io;
+
+/// Every failure ends the run: a table with a hole in it compares nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    #[error("`redis-server` is not installed: it is in the Debian package redis-server (apt-get install redis-server)")]
+    RedisMissing,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("a child process said something else than agreed: {0}")]
+    Protocol(#[from] serde_json::Error),
+    #[error("a child process ended early; what it wrote stands above")]
+    ChildEnded,
+    #[error("distcache: {0}")]
+    Distcache(#[from] distcache::Error),
+    #[error("distcache does not start: {0}")]
+    DistcacheStart(#[from] distcache::StartError),
+    /// groupcache does not export its error.
+    #[error("groupcache: {0}")]
+    Groupcache(#[source] Box<dyn StdError + Send + Sync>),
+    #[error("redis: {0}")]
+    Redis(#[from] redis::RedisError),
+    #[error("{what} did not happen within {seconds} seconds")]
+    TimedOut { what: &'static str, seconds: u64 },
+    #[error("the value of {key} has {len} bytes")]
+    WrongValue { key: String, len: usize },
+    #[error("a reading task panicked: {0}")]
+    TaskPanicked(#[from] tokio::task::JoinError),
+}
+
+impl BenchError {
+    pub fn groupcache(error: impl StdError + Send + Sync + 'static) -> Self {
+        Self::Groupcache(Box::new(error))
+    }
+}

@@ -1,0 +1,123 @@
+//! distcache side by side with other caches. Every comparison runs all its contestants in turns, in one run.
+//!
+//! In reading order: [`hit`], [`remote`], [`many`], [`ring`] and [`memory`] are the comparisons; [`cluster`] and [`child`] run
+//! contestants as processes of their own, which [`drive`] and [`systems`] are the inside of; [`bare`], [`workload`],
+//! [`stats`], [`machine`] and [`report`] are what several of them share.
+
+mod bare;
+mod child;
+mod cluster;
+mod drive;
+mod error;
+mod hit;
+mod machine;
+mod many;
+mod memory;
+mod remote;
+mod report;
+mod ring;
+mod stats;
+mod systems;
+mod workload;
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::BenchError;
+use crate::report::{Style, Target};
+use crate::systems::System;
+
+/// Measures distcache beside other caches, all of them in one run.
+#[derive(Parser)]
+#[command(name = "distcache-bench")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+/// What holds for every comparison.
+#[derive(Args, Clone, Copy)]
+pub struct Settings {
+    /// Only see that everything runs: short rounds whose numbers mean nothing
+    #[arg(long, global = true)]
+    pub quick: bool,
+    /// Draw tables for a README
+    #[arg(long, global = true)]
+    markdown: bool,
+}
+
+impl Settings {
+    pub fn style(self) -> Style {
+        if self.markdown { Style::Markdown } else { Style::Plain }
+    }
+
+    /// One of two numbers: that of a real run, or that of a quick one.
+    pub fn pick<T>(self, real: T, quick: T) -> T {
+        if self.quick { quick } else { real }
+    }
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything below, in this order
+    All,
+    /// A hit in this process, beside the bare map, moka and groupcache
+    Hit,
+    /// A get of another node's key, beside groupcache and a Redis server
+    Remote,
+    /// 100 keys at once over three nodes, beside 100 single gets
+    Many,
+    /// Balance, movement and time of the slot table, beside classic rings
+    Ring,
+    /// Memory of a million entries, beside the limit and other stores
+    Memory,
+    /// A server in a process of its own
+    #[command(hide = true)]
+    Serve { system: System, cluster: String, name: String, seeds: Vec<SocketAddr> },
+    /// A client in a process of its own
+    #[command(hide = true)]
+    Drive { system: System, cluster: String, servers: Vec<SocketAddr> },
+    /// A store that fills itself, in a process of its own
+    #[command(hide = true)]
+    Fill(memory::Fill),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli.command, cli.settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("distcache-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Comparison = fn(Settings) -> Result<Vec<Target>, BenchError>;
+
+fn run(command: Command, settings: Settings) -> Result<(), BenchError> {
+    let comparisons: &[Comparison] = match command {
+        Command::All => &[hit::run, remote::run, many::run, ring::run, memory::run],
+        Command::Hit => &[hit::run],
+        Command::Remote => &[remote::run],
+        Command::Many => &[many::run],
+        Command::Ring => &[ring::run],
+        Command::Memory => &[memory::run],
+        Command::Serve { system, cluster, name, seeds } => return systems::serve(system, &cluster, &name, &seeds),
+        Command::Drive { system, cluster, servers } => return drive::run(system, &cluster, &servers),
+        Command::Fill(fill) => return memory::fill(&fill),
+    };
+    println!("{}", machine::describe());
+    if settings.quick {
+        println!("A quick run: it shows that everything works, its numbers mean nothing.");
+    }
+    for comparison in comparisons {
+        let targets = comparison(settings)?;
+        report::print_targets(&targets, settings.style());
+    }
+    Ok(())
+}
