@@ -17,7 +17,7 @@ demo *args:
 
 # Side by side with other systems; minutes, on a quiet machine
 bench *args='all':
-    cargo run --locked --profile bench --package distcache-bench -- {{ args }}
+    cargo run --locked --release --package distcache-bench -- {{ args }}
 
 # Format the code
 fmt:

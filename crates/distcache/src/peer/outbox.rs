@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 
 /// Above this many unsent bytes the other side is not keeping up; whoever can wait should.
 const BACKED_UP_BYTES: usize = 1 << 20;
+/// Whether the writer lets others push before it writes; off, each message that wakes it is a system call of its own.
+const LETS_OTHERS_PUSH: bool = true;
 /// A buffer that grew for one large value is not kept.
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
@@ -61,7 +63,7 @@ impl Outbox {
         let mut writing = BytesMut::new();
         loop {
             self.filled.notified().await;
-            if expects_more() {
+            if LETS_OTHERS_PUSH && expects_more() {
                 tokio::task::yield_now().await;
             }
             std::mem::swap(&mut *self.unsent.lock(), &mut writing);

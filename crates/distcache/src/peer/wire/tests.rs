@@ -3,6 +3,8 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::{Overload, PeerFailure, Unreached};
+use crate::source::SourceError;
 
 const USERS: Named<'static> = Named { name: "users", generation: 7 };
 
