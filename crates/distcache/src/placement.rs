@@ -3,7 +3,7 @@
 //! Pure: views and time come in as arguments. The invariant: whatever was stored under an earlier owner of a slot can be told
 //! from what was stored under the present one, also when the slot went away and came back in between.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::net::Moment;
@@ -114,7 +114,9 @@ impl Placement {
 }
 
 /// The part of a placement that a hit needs: readable slot by slot, without taking hold of the whole view.
-pub(crate) struct Tenures(Box<[AtomicU64]>);
+///
+/// One word a slot, as small as it can be: readers meet the slots in no order, and the table should stay in a core's cache.
+pub(crate) struct Tenures(Box<[AtomicU32]>);
 
 /// How this node stands to one slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,20 +128,20 @@ pub(crate) struct Tenure {
 
 impl Tenures {
     pub(crate) fn new() -> Self {
-        Self((0..SLOTS).map(|_| AtomicU64::new(0)).collect())
+        Self((0..SLOTS).map(|_| AtomicU32::new(0)).collect())
     }
 
     #[inline]
     pub(crate) fn of(&self, hash: u64) -> Tenure {
         let packed = self.0[usize::from(Ring::slot_of(hash).0)].load(Ordering::Acquire);
-        Tenure { is_mine: packed & 1 == 1, since: (packed >> 1) as u32 }
+        Tenure { is_mine: packed & 1 == 1, since: packed >> 1 }
     }
 
     pub(crate) fn publish(&self, placement: &Placement, me: NodeId) {
         let mine = placement.placed.iter().position(|placed| placed.member.id == me);
         for (tenure, slot) in self.0.iter().zip(&placement.slots) {
             let is_mine = mine == Some(usize::from(slot.owner));
-            tenure.store(u64::from(slot.since) << 1 | u64::from(is_mine), Ordering::Release);
+            tenure.store(slot.since << 1 | u32::from(is_mine), Ordering::Release);
         }
     }
 }

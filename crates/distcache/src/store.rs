@@ -23,7 +23,7 @@ use crate::stats::{Count, Counters, KeyspaceStats};
 
 /// Bytes that a record takes beside its key and value: slab and index of the cache (with the slack of their growth), the
 /// reference count, and the allocator's rounding. Measured by the memory bench.
-pub(crate) const RECORD_OVERHEAD_BYTES: usize = 208;
+pub(crate) const RECORD_OVERHEAD_BYTES: usize = 176;
 
 /// Part of the limit set aside for what the cache remembers of evicted keys.
 const GHOST_PART: f64 = 0.05;

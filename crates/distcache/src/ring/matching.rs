@@ -37,8 +37,14 @@ pub(super) fn bounds(placed: &[Member]) -> Vec<usize> {
     let total: u64 = weights.clone().sum();
     let bound = |weight: u64| {
         let fair = SLOTS as u64 * weight;
+        let slack = if placed.len() <= SLACK_MEMBERS {
+            fair * limit / (total * ONE)
+        } else {
+            // Few slots to a member: what rounding down takes away would have to move.
+            (fair * limit).div_ceil(total * ONE)
+        };
         // A whole slot may be more than the slack; then the next whole slot is the bound, or there would be slots left over.
-        (fair * limit / (total * ONE)).max(fair.div_ceil(total)) as usize
+        slack.max(fair.div_ceil(total)) as usize
     };
     weights.map(bound).collect()
 }
