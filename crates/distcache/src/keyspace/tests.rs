@@ -176,3 +176,17 @@ async fn a_fallback_load_overtaken_by_an_invalidation_is_not_kept() {
         Err(Failure::Abandoned)
     });
 }
+
+/// Between a caller's miss and its turn to load, another caller's load may have landed.
+#[tokio::test]
+async fn who_comes_to_load_a_key_that_has_landed_meanwhile_does_not_load_it_again() {
+    let source = Counting::default();
+    let a = puppet("a", &source).await;
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Ready, true)]);
+    let missed = a.core.hash("k");
+    assert!(a.core.lookup("k").is_none());
+    get(&a, "k").await.unwrap();
+    let late = a.core.load(missed, "k", Purpose::Own).await.unwrap();
+    assert_eq!((late.entry.value, late.entry.origin), (Bytes::from("value of k"), Origin::Owned));
+    assert_eq!(source.0.load(SeqCst), 1);
+}
