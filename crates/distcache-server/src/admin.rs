@@ -2,6 +2,8 @@
 //!
 //! Field names are snake_case; durations end in `_ms`, sizes in `_bytes` or as the counters of the library are called.
 
+use std::net::SocketAddr;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -83,8 +85,8 @@ fn peer(peer: &Peer) -> Value {
         "state": state,
         "is_self": peer.is_self,
         "incarnation": peer.incarnation.to_string(),
-        "peer_addr": peer.peer_addr,
-        "gossip_addr": peer.gossip_addr,
+        "peer_addr": bound(peer.peer_addr),
+        "gossip_addr": bound(peer.gossip_addr),
         "admin_addr": peer.admin_addr,
         "zone": peer.zone,
         "weight": peer.weight,
@@ -108,4 +110,9 @@ fn keyspace(info: &KeyspaceInfo, stats: &KeyspaceStats) -> Value {
         },
         "stats": stats,
     })
+}
+
+/// A node by itself listens to nobody.
+fn bound(addr: SocketAddr) -> Option<SocketAddr> {
+    (addr.port() != 0).then_some(addr)
 }
