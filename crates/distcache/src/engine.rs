@@ -427,7 +427,7 @@ fn node(settings: &Settings, name: String, incarnation: u64, clustered: bool, st
         link_settings,
         stop,
     };
-    Arc::new(Node::new(parts, Vec::new()))
+    Arc::new(Node::new(parts))
 }
 
 /// Gets to know the others, then takes a share of the keys, and from then on follows what changes.

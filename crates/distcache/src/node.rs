@@ -49,7 +49,7 @@ pub(crate) struct Node {
 
 /// The cluster as this node sees it at one time.
 pub(crate) struct Topology {
-    pub(crate) placement: Placement,
+    pub(crate) placement: Arc<Placement>,
     /// By the placement's index; `None` is this node.
     owners: Vec<Option<Arc<Link>>>,
     /// All other nodes, owners or not.
@@ -106,14 +106,15 @@ pub(crate) struct NodeParts {
 }
 
 impl Node {
-    pub(crate) fn new(parts: NodeParts, peers: Vec<Peer>) -> Self {
+    /// A node that knows nobody, not even itself, until it adopts a view.
+    pub(crate) fn new(parts: NodeParts) -> Self {
         let topology = Topology {
-            placement: Placement::first(placed(&peers), parts.clock.now()),
+            placement: Arc::new(Placement::first(Vec::new(), parts.clock.now())),
             owners: Vec::new(),
             links: HashMap::new(),
             peers: Vec::new(),
         };
-        let node = Self {
+        Self {
             id: NodeId::of(&parts.name),
             limits: parts.limits,
             clock: parts.clock,
@@ -130,9 +131,7 @@ impl Node {
             link_settings: Arc::new(parts.link_settings),
             // Grows over a restart, so that a version is never given twice.
             versions: AtomicU64::new(net::wall_clock_ms() << 20),
-        };
-        node.adopt(peers);
-        node
+        }
     }
 
     /// For use within one step; holds up the disposal of the view.
@@ -168,7 +167,12 @@ impl Node {
     /// Takes a new view. Called by one task only.
     pub(crate) fn adopt(&self, peers: Vec<Peer>) {
         let before = self.topology.load_full();
-        let placement = before.placement.next(placed(&peers), self.clock.now());
+        let placed = placed(&peers);
+        // Most of what peers say anew of themselves moves no key: then nothing is computed and no flight disturbed.
+        let placement = match placed == before.placement.placed() {
+            true => before.placement.clone(),
+            false => Arc::new(before.placement.next(placed, self.clock.now())),
+        };
         let links: HashMap<_, _> = peers
             .iter()
             .filter(|peer| !peer.is_self)
@@ -207,12 +211,14 @@ async fn until(stop: CancellationToken, task: impl Future<Output = ()>) {
     }
 }
 
-/// Those of the view that take keys.
+/// Those of the view that take keys, in the order of their ids.
 fn placed(peers: &[Peer]) -> Vec<Placed> {
     let takes_keys = peers.iter().filter(|peer| peer.state == PeerState::Ready && peer.weight > 0);
     let place = |peer: &Peer| Placed {
         member: Member { id: NodeId::of(&peer.name), weight: peer.weight },
         incarnation: peer.incarnation,
     };
-    takes_keys.map(place).collect()
+    let mut placed: Vec<Placed> = takes_keys.map(place).collect();
+    placed.sort_by_key(|placed| placed.member.id);
+    placed
 }

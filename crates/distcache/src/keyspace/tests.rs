@@ -61,7 +61,7 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
         link_settings,
         stop: stop.clone(),
     };
-    let node = Arc::new(Node::new(parts, Vec::new()));
+    let node = Arc::new(Node::new(parts));
     let spec = KeyspaceSpec::new("things", source.clone());
     let keyspaces = Arc::new(Keyspaces::new(node.clone(), vec![spec]));
     let core = keyspaces.get("things").unwrap();
@@ -189,4 +189,18 @@ async fn who_comes_to_load_a_key_that_has_landed_meanwhile_does_not_load_it_agai
     let late = a.core.load(missed, "k", Purpose::Own).await.unwrap();
     assert_eq!((late.entry.value, late.entry.origin), (Bytes::from("value of k"), Origin::Owned));
     assert_eq!(source.0.load(SeqCst), 1);
+}
+
+/// News of a peer that moves no key must not send callers round again, nor cost the computing of a ring.
+#[tokio::test]
+async fn a_view_that_places_keys_as_before_is_the_same_placement() {
+    let a = puppet("a", &Counting::default()).await;
+    let (me, other) = (peer("a", a.addr, PeerState::Ready, true), peer("b", a.addr, PeerState::Ready, false));
+    a.node.adopt(vec![me.clone(), other.clone()]);
+    let before = a.node.topology().placement.clone();
+    a.node.adopt(vec![me.clone(), Peer { zone: Some("elsewhere".into()), ..other.clone() }]);
+    assert!(Arc::ptr_eq(&before, &a.node.topology().placement));
+    assert_eq!(a.node.topology().peers[1].zone.as_deref(), Some("elsewhere"));
+    a.node.adopt(vec![me, Peer { weight: 50, ..other }]);
+    assert_eq!(a.core.view_seq(), before.seq() + 1);
 }

@@ -77,9 +77,7 @@ impl Core {
         }
         // Of several values for one key the last one counts, as if they had been put one after the other.
         let last: HashMap<&str, &Bytes> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
-        let put = |(key, value): (&'_ str, &'_ Bytes)| (key.to_owned(), value.clone());
-        let entries: Vec<(String, Bytes)> = last.into_iter().map(put).collect();
-        let writes = entries.iter().map(|(key, value)| Write {
+        let writes = last.into_iter().map(|(key, value)| Write {
             hash: self.hash(key),
             key,
             change: Change::Put { value, ttl: None },
