@@ -32,7 +32,7 @@
 //!
 //! The modules in reading order, a get from top to bottom: `engine` (the front door), `keyspace` (the story of a key), `source`
 //! (what a user implements), `flight` (one question per key at a time), `store` (what is held), `expiry` (how long), `ring` and
-//! `placement` (who owns a key, since when), `lease` (who holds copies), `peer` (between nodes), `cluster` and `discovery` (who
+//! `placement` (who owns a key, since when), `lease` (who holds copies), `trust` (who is let in), `peer` (between nodes), `cluster` and `discovery` (who
 //! the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares), `net` (sockets and clock).
 #![warn(missing_docs)]
 
@@ -57,6 +57,7 @@ mod source;
 mod spec;
 mod stats;
 mod store;
+mod trust;
 
 pub use bytes::Bytes;
 
@@ -70,6 +71,9 @@ pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};
 pub use spec::{Entry, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 pub use stats::KeyspaceStats;
+pub use trust::{ClusterSecret, Refusal, SecretError, Tls};
+#[cfg(feature = "tls")]
+pub use trust::TlsError;
 
 /// Private parts, for the benchmarks of this repository. No part of the API.
 #[cfg(feature = "bench-internals")]

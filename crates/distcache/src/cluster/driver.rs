@@ -28,6 +28,7 @@ use super::state::{Learned, Members};
 use super::sync::{Exchange, ExchangeError, Knowledge, Known};
 use super::{Progress, Seeds, Wanted};
 use crate::net::{self, UdpSocket};
+use crate::trust::Gate;
 
 /// Datagrams that are handled before timers get their turn.
 const RECEIVED_AT_ONCE_MAX: usize = 1024;
@@ -56,6 +57,7 @@ pub(super) enum Input {
 /// What the driver is made of.
 pub(super) struct Parts {
     pub(super) socket: UdpSocket,
+    pub(super) gate: Arc<Gate>,
     pub(super) envelope: Envelope,
     pub(super) members: Members,
     pub(super) exchange: Arc<Exchange>,
@@ -166,9 +168,12 @@ impl Driver {
             Ok(received) => received,
             Err(error) => return tracing::trace!(%error, "nothing was received"),
         };
-        match self.parts.envelope.open(&buffer[..len]) {
+        match self.parts.envelope.open(&buffer[..len], net::wall_clock_ms()) {
             Ok(packet) => self.gossip.receive(packet, Instant::now()),
-            Err(reason) => tracing::trace!(address = %from, %reason, "a datagram was passed over"),
+            Err(error) if self.parts.gate.refusals.note(error.reason(), from.ip()) => {
+                tracing::warn!(address = %from, %error, "a datagram was refused");
+            }
+            Err(error) => tracing::trace!(address = %from, %error, "a datagram was refused"),
         }
     }
 
@@ -325,7 +330,7 @@ impl Driver {
             if super::is_severed(self.parts.members.me().id.addr, to) {
                 continue;
             }
-            self.parts.envelope.seal(&packet, &mut self.datagram);
+            self.parts.envelope.seal(&packet, net::wall_clock_ms(), &mut self.datagram);
             if let Err(error) = self.parts.socket.send_to(&self.datagram, to).await {
                 tracing::trace!(address = %to, %error, "a datagram was not sent");
             }
