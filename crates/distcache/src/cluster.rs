@@ -4,7 +4,7 @@
 //! is in the view exactly when gossip says that it is up and its metadata has been exchanged, and with its metadata the shared
 //! state that was behind it. Nobody who names another cluster is ever a member.
 //!
-//! In reading order: `member` (who), `state` (pure: who is in the view), `gossip` (pure: who is up), `agenda` (pure: whom to ask
+//! In reading order: `member` (who), `state` (pure: who is in the view), `gossip` (pure: who is up), `codec` (whom it believes), `agenda` (pure: whom to ask
 //! next), `envelope` (around a datagram), `sync` (the exchange over TCP), `seeding` (discovery), `driver` (the task that joins
 //! them), `events` (what the others hear).
 
@@ -26,6 +26,7 @@ use crate::trust::Gate;
 use crate::trust::handshake::{Hello, Topic};
 
 mod agenda;
+mod codec;
 mod driver;
 mod envelope;
 mod events;
@@ -158,7 +159,7 @@ impl Cluster {
         let progress = watch::Sender::new(Progress::default());
         let (input, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
         // A member that was restarted is a new sender, and the old one is remembered for a while.
-        let envelope = Envelope::new(Arc::clone(&config.gate), &config.cluster_name, members_max * 2);
+        let envelope = Envelope::new(Arc::clone(&config.gate), &config.cluster_name, members_max.saturating_mul(2));
         let hello = Hello::new(
             Topic::Exchange,
             &config.cluster_name,
@@ -205,6 +206,7 @@ impl Cluster {
             progress,
             wanted: cluster.wanted.clone(),
             inputs,
+            known_max: members_max.saturating_mul(2),
             aliases_max: members_max,
             tasks: tasks.clone(),
             leaving,

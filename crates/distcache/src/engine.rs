@@ -28,7 +28,7 @@ use crate::ring::{NodeId, SLOTS};
 use crate::spec::{KeyspaceSettings, KeyspaceSpec, PutOptions};
 use crate::stats::KeyspaceStats;
 use crate::trust::handshake::{Hello, Topic};
-use crate::trust::{ClusterSecret, Gate, KeyRing, RELOAD_INTERVAL, Refusal, Refusals, Tls};
+use crate::trust::{ClusterSecret, Gate, KeyRing, Refusal, Refusals};
 
 /// Expired entries are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -178,8 +178,9 @@ impl Engine {
             limits: settings.limits,
         };
         let cluster = Cluster::start(config, settings.discovery, keyspaces.clone(), &node.tasks, stop).await?;
-        if let Some(tls) = gate.tls.clone().filter(Tls::is_reloadable) {
-            node.spawn(renew(tls, node.runtime.clone()));
+        #[cfg(feature = "tls")]
+        if let Some(tls) = gate.tls.clone() {
+            node.spawn(tls.renew());
         }
         join(&node, &cluster).await;
         let standing = Arc::new(Standing::Member { cluster, ready: AtomicBool::new(true) });
@@ -446,28 +447,6 @@ fn gate(settings: &Settings, node: &str) -> Result<Arc<Gate>, StartError> {
     }
     let ring = settings.cluster_secret.as_ref().map(|secret| KeyRing::new(secret, &settings.cluster_name));
     Ok(Arc::new(Gate { ring, tls: settings.tls.clone(), refusals: Refusals::default() }))
-}
-
-/// Looks again and again whether the certificates have changed.
-async fn renew(tls: Tls, runtime: Handle) {
-    let mut failure = None;
-    loop {
-        tokio::time::sleep(RELOAD_INTERVAL).await;
-        let again = tls.clone();
-        let Ok(renewed) = runtime.spawn_blocking(move || again.reload()).await else { return };
-        match renewed.map_err(|error| error.to_string()) {
-            Ok(false) => failure = None,
-            Ok(true) => {
-                failure = None;
-                tracing::info!("the certificates have changed; new connections use the new ones");
-            }
-            Err(error) if failure.as_ref() == Some(&error) => {}
-            Err(error) => {
-                tracing::error!(error, "the certificates have changed and cannot be used; the old ones stay in use");
-                failure = Some(error);
-            }
-        }
-    }
 }
 
 fn node(

@@ -71,9 +71,9 @@ pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};
 pub use spec::{Entry, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 pub use stats::KeyspaceStats;
-pub use trust::{ClusterSecret, Refusal, SecretError, Tls};
 #[cfg(feature = "tls")]
 pub use trust::TlsError;
+pub use trust::{ClusterSecret, Refusal, SecretError, Tls};
 
 /// Private parts, for the benchmarks of this repository. No part of the API.
 #[cfg(feature = "bench-internals")]

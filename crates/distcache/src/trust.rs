@@ -35,7 +35,6 @@ pub use secret::{ClusterSecret, SecretError};
 pub use tls::Tls;
 #[cfg(feature = "tls")]
 pub use tls::TlsError;
-pub(crate) use tls::RELOAD_INTERVAL;
 
 /// The first byte of a TLS connection; the protocol without TLS begins with a letter.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -77,7 +76,7 @@ impl Gate {
             stream.set_nodelay(true)?;
             let channel = match &self.tls {
                 None => Channel::plain(stream),
-                Some(tls) => Channel::tls(tls.connect(stream, addr, node).await?),
+                Some(tls) => Channel::tls(Box::pin(tls.connect(stream, addr, node)).await?),
             };
             self.meet(channel, me, true).await
         })
@@ -95,7 +94,7 @@ impl Gate {
             stream.set_nodelay(true)?;
             let is_tls = first_byte(&stream).await? == TLS_HANDSHAKE;
             let channel = match &self.tls {
-                Some(tls) if is_tls => Channel::tls(tls.accept(stream).await?),
+                Some(tls) if is_tls => Channel::tls(Box::pin(tls.accept(stream)).await?),
                 None if !is_tls => Channel::plain(stream),
                 tls => {
                     let why = if tls.is_some() { REQUIRES_TLS } else { SPEAKS_NO_TLS };

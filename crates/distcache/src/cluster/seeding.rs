@@ -55,7 +55,11 @@ pub(super) async fn discover(
     seeds.sort_unstable();
     seeds.dedup();
     if seeds.len() > seeds_max {
-        tracing::warn!(named = seeds.len(), limit = seeds_max, "discovery names more than the limit of members; some are tried");
+        tracing::warn!(
+            named = seeds.len(),
+            limit = seeds_max,
+            "discovery names more than the limit of members; some are tried"
+        );
         // Not always the same: whoever is there among many that are not is found in the end.
         seeds = seeds.into_iter().sample(&mut net::rng(), seeds_max);
         seeds.sort_unstable();

@@ -17,9 +17,9 @@ use crate::net::{Clock, TcpListener};
 use crate::node::NodeParts;
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
-use crate::{DataSource, Fetched, SourceError};
 use crate::trust::Gate;
 use crate::trust::handshake::{Hello, Topic};
+use crate::{DataSource, Fetched, SourceError};
 
 const HOP_BUDGET: Duration = Duration::from_millis(200);
 

@@ -2,26 +2,15 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use super::handshake::HandshakeError;
 use crate::net::TcpStream;
-
-pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Needs the feature `tls`; without it there is no value of this type.
 #[derive(Clone, Debug)]
 pub enum Tls {}
 
 impl Tls {
-    pub(crate) fn reload(&self) -> Result<bool, Infallible> {
-        match *self {}
-    }
-
-    pub(crate) fn is_reloadable(&self) -> bool {
-        match *self {}
-    }
-
     pub(crate) fn own_name_error(&self, _: &str) -> Option<String> {
         match *self {}
     }

@@ -29,7 +29,7 @@ mod words;
 use material::Material;
 
 /// How often the files are looked at. A renewed certificate is in use after this at the latest.
-pub(crate) const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// How long whoever shows a bad certificate may take to hear so.
 const ALERT_TIMEOUT: Duration = Duration::from_millis(200);
 /// Names what is taken from a TLS session to bind the proof of a secret to it.
@@ -168,9 +168,29 @@ impl Tls {
         Ok(true)
     }
 
-    /// Whether there are files to look at again.
-    pub(crate) fn is_reloadable(&self) -> bool {
-        self.files.is_some()
+    /// Looks again and again whether the files have changed.
+    pub(crate) async fn renew(self) {
+        let mut failure = None;
+        while self.files.is_some() {
+            tokio::time::sleep(RELOAD_INTERVAL).await;
+            let again = self.clone();
+            let Ok(renewed) = tokio::task::spawn_blocking(move || again.reload()).await else { return };
+            match renewed.map_err(|error| error.to_string()) {
+                Ok(false) => failure = None,
+                Ok(true) => {
+                    failure = None;
+                    tracing::info!("the certificates have changed; new connections use the new ones");
+                }
+                Err(error) if failure.as_ref() == Some(&error) => {}
+                Err(error) => {
+                    tracing::error!(
+                        error,
+                        "the certificates have changed and cannot be used; the old ones stay in use"
+                    );
+                    failure = Some(error);
+                }
+            }
+        }
     }
 
     /// Why this node's own certificate would be refused under its own name, if so.
@@ -206,10 +226,7 @@ impl Tls {
     }
 
     /// Over a connection that was accepted and begins like TLS.
-    pub(crate) async fn accept(
-        &self,
-        stream: TcpStream,
-    ) -> Result<Secured, HandshakeError> {
+    pub(crate) async fn accept(&self, stream: TcpStream) -> Result<Secured, HandshakeError> {
         let acceptor = TlsAcceptor::from(self.current.load().server.clone());
         match acceptor.accept(stream).into_fallible().await {
             Ok(stream) => {
@@ -243,9 +260,7 @@ impl Secured {
     }
 }
 
-fn binding(
-    export: impl FnOnce([u8; 32]) -> Result<[u8; 32], rustls::Error>,
-) -> Result<[u8; 32], HandshakeError> {
+fn binding(export: impl FnOnce([u8; 32]) -> Result<[u8; 32], rustls::Error>) -> Result<[u8; 32], HandshakeError> {
     export([0; 32]).map_err(|error| HandshakeError::Io(io::Error::other(error)))
 }
 
@@ -266,9 +281,8 @@ pub(crate) fn worded(error: HandshakeError) -> HandshakeError {
 
 impl Files {
     fn read(&self) -> Result<Material, TlsError> {
-        let read = |path: &Path| {
-            std::fs::read(path).map_err(|error| TlsError::Unreadable { path: path.to_owned(), error })
-        };
+        let read =
+            |path: &Path| std::fs::read(path).map_err(|error| TlsError::Unreadable { path: path.to_owned(), error });
         let pem = [read(&self.ca)?, read(&self.cert)?, read(&self.key)?];
         let what = [&self.ca, &self.cert, &self.key].map(|path| path.display().to_string());
         Material::parse(what, [&pem[0], &pem[1], &pem[2]])

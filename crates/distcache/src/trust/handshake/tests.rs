@@ -70,7 +70,10 @@ async fn a_newer_protocol_without_common_version_is_refused_though_nothing_else_
     newer.extend_from_slice(&[0, 7, 0, 9, 0, 200]);
     here.write_all(&newer).await.unwrap();
     let me = hello("shop", "b");
-    let error = Party { me: &me, ring: None, binding: [0; 32], name_error: &|_| None }.receive_greeting(&mut there).await.unwrap_err();
+    let error = Party { me: &me, ring: None, binding: [0; 32], name_error: &|_| None }
+        .receive_greeting(&mut there)
+        .await
+        .unwrap_err();
     assert_eq!(error.to_string(), "protocol 1 to 1 is spoken here, 7 to 9 there");
     assert_eq!(error.refusal(), Some(Refusal::Version));
     let told = accepted(receive::<_, Verdict<()>>(&mut here).await.unwrap()).unwrap_err();
@@ -82,7 +85,10 @@ async fn a_stranger_is_told_from_a_peer() {
     let (mut here, mut there) = duplex(64);
     here.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let me = hello("shop", "b");
-    let error = Party { me: &me, ring: None, binding: [0; 32], name_error: &|_| None }.receive_greeting(&mut there).await.unwrap_err();
+    let error = Party { me: &me, ring: None, binding: [0; 32], name_error: &|_| None }
+        .receive_greeting(&mut there)
+        .await
+        .unwrap_err();
     assert!(matches!(error, HandshakeError::Foreign));
 }
 
@@ -117,7 +123,8 @@ async fn another_secret_or_none_is_refused() {
 #[tokio::test]
 async fn during_a_rotation_old_and_new_are_both_good() {
     let (a, b) = (hello("shop", "a"), hello("shop", "b"));
-    let (old, new) = (ring(&["the old secret, 1", "the new secret, 2"]), ring(&["the new secret, 2", "the old secret, 1"]));
+    let (old, new) =
+        (ring(&["the old secret, 1", "the new secret, 2"]), ring(&["the new secret, 2", "the old secret, 1"]));
     for (one, two) in [(&old, &new), (&new, &old), (&new, &new)] {
         let (here, there) = meet((&a, Some(one)), (&b, Some(two))).await;
         assert!(here.is_ok() && there.is_ok());

@@ -70,9 +70,8 @@ impl Material {
             .map_err(unfit)?;
         client.resumption = Resumption::disabled();
 
-        let server = ServerConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&TLS13])
-            .map_err(version)?;
+        let server =
+            ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13]).map_err(version)?;
         let server = match is_mutual {
             true => server.with_client_cert_verifier(self.client_verifier(provider)?),
             false => server.with_no_client_auth(),

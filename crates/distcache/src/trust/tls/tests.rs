@@ -1,7 +1,8 @@
 //! Two gates over real sockets, with certificates of every kind.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair, SanType,
+    date_time_ymd,
 };
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
@@ -55,7 +56,8 @@ impl Ca {
         let chain = vec![CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()];
         let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
         let good = self.tls(node).current.load_full();
-        let resolver = Arc::new(Always(Arc::new(CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap())));
+        let resolver =
+            Arc::new(Always(Arc::new(CertifiedKey::from_der(chain, key, &ring::default_provider()).unwrap())));
         let (mut client, mut server) = (ClientConfig::clone(&good.client), ServerConfig::clone(&good.server));
         client.client_auth_cert_resolver = resolver.clone();
         server.cert_resolver = resolver;
