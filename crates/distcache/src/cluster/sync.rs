@@ -176,7 +176,7 @@ pub(super) async fn serve(
         let (exchange, inputs, stop) = (Arc::clone(&exchange), inputs.clone(), stop.clone());
         let (visitor, permits) = (lobby.enter(), Arc::clone(&permits));
         tasks.spawn(async move {
-            let answered = answer_one(&exchange, stream, from, visitor, &permits);
+            let answered = Box::pin(answer_one(&exchange, stream, from, visitor, &permits));
             if let Some(Some(theirs)) = stop.run_until_cancelled(answered).await {
                 // It fails when the driver has ended: so does this node.
                 drop(inputs.send(Input::Heard(Box::new(theirs))).await);
