@@ -260,11 +260,23 @@ fn accepted<T>(verdict: Verdict<T>) -> Result<T, HandshakeError> {
     }
 }
 
-/// Says why, as far as the other side listens.
-pub(crate) async fn refuse<S: AsyncWrite + Unpin>(stream: &mut S, why: &str) {
+/// Says why, as far as the other side listens. It is a courtesy: the connection ends either way.
+pub(crate) async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, why: &str) {
     let refusal = Verdict::<()>::Refused(why.into());
-    // It is a courtesy: the connection ends either way.
-    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, send(stream, &refusal)).await;
+    if let Ok(Ok(())) = tokio::time::timeout(REFUSAL_TIMEOUT, send(stream, &refusal)).await {
+        let_it_arrive(stream).await;
+    }
+}
+
+/// Closing a socket that has unread bytes in it would overtake the last word that was said on it.
+pub(crate) async fn let_it_arrive<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
+    let mut unread = [0; 1024];
+    let drained = async {
+        stream.shutdown().await?;
+        while stream.read(&mut unread).await? > 0 {}
+        io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, drained).await;
 }
 
 async fn send<S: AsyncWrite + Unpin>(stream: &mut S, message: &impl Serialize) -> Result<(), HandshakeError> {

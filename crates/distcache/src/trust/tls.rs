@@ -13,10 +13,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
-use tokio::io::AsyncReadExt;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-use super::handshake::HandshakeError;
+use super::handshake::{self, HandshakeError};
 use crate::net::TcpStream;
 
 mod material;
@@ -30,8 +29,6 @@ use material::Material;
 
 /// How often the files are looked at. A renewed certificate is in use after this at the latest.
 const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
-/// How long whoever shows a bad certificate may take to hear so.
-const ALERT_TIMEOUT: Duration = Duration::from_millis(200);
 /// Names what is taken from a TLS session to bind the proof of a secret to it.
 const BINDING_LABEL: &[u8] = b"EXPORTER-distcache";
 
@@ -233,8 +230,8 @@ impl Tls {
                 let binding = binding(|out| stream.get_ref().1.export_keying_material(out, BINDING_LABEL, None))?;
                 Ok(Secured::new(stream.into(), binding))
             }
-            Err((error, stream)) => {
-                let_alert_arrive(stream).await;
+            Err((error, mut stream)) => {
+                handshake::let_it_arrive(&mut stream).await;
                 Err(words::of_accepting(&error))
             }
         }
@@ -262,13 +259,6 @@ impl Secured {
 
 fn binding(export: impl FnOnce([u8; 32]) -> Result<[u8; 32], rustls::Error>) -> Result<[u8; 32], HandshakeError> {
     export([0; 32]).map_err(|error| HandshakeError::Io(io::Error::other(error)))
-}
-
-/// Closing a socket that has unread bytes in it would overtake the alert that says what is wrong.
-async fn let_alert_arrive(mut stream: TcpStream) {
-    let mut unread = [0; 1024];
-    let drained = async { while matches!(stream.read(&mut unread).await, Ok(1..)) {} };
-    let _ = tokio::time::timeout(ALERT_TIMEOUT, drained).await;
 }
 
 /// What a connection's failure after the TLS handshake says: with TLS 1.3 the other side's verdict comes only then.

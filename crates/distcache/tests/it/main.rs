@@ -8,6 +8,8 @@ mod failures;
 mod flights;
 mod harness;
 mod keyspaces;
+mod logbook;
 mod many;
 mod reads;
+mod trust;
 mod writes;
