@@ -1,7 +1,7 @@
 //! The `distcache` binary: a node from a configuration file, commands that talk to nodes, and a demonstration.
 //!
-//! In reading order: [`config`] (the file) → [`serve`] (the life of a node) → [`sources`] → [`http`]
-//! (data) → [`admin`] and [`health`]; then [`call`] (the client side of HTTP) → [`client`] (commands); then
+//! In reading order: [`config`] (the file) → [`serve`] (the life of a node) → [`sources`] → [`listener`] (ports and their
+//! limits) → [`http`] (data) → [`admin`] and [`health`]; then [`call`] (the client side of HTTP) → [`client`] (commands); then
 //! [`secret`], `certs` and `demo`. This file only picks the command and turns its end into an exit code.
 
 use std::error::Error;
@@ -25,6 +25,7 @@ mod config;
 mod demo;
 mod health;
 mod http;
+mod listener;
 mod secret;
 mod serve;
 mod signals;

@@ -15,6 +15,9 @@ mod http;
 #[cfg(feature = "certs")]
 mod https;
 mod lifecycle;
+mod limits;
 mod node;
 mod secret;
 mod shop;
+#[cfg(feature = "certs")]
+mod tls;
