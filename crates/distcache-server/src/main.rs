@@ -26,6 +26,7 @@ mod demo;
 mod health;
 mod http;
 mod listener;
+mod open_files;
 mod secret;
 mod serve;
 mod signals;

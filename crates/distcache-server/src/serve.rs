@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::listener::{ListenError, Listener, ListenerState};
 use crate::signals::Signals;
 use crate::sources::{self, SourceProblem};
-use crate::{admin, http};
+use crate::{admin, http, open_files};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -79,6 +79,9 @@ impl Node {
         let http = Listener::bind("http", &config.http).await?;
         let admin = Listener::bind("admin", &config.admin).await?;
         let limits = Limits::default();
+        let connections = [&config.http, &config.admin].map(|listener| listener.limits.connections_max);
+        let connections = connections.iter().sum::<usize>() + 2 * limits.peer_connections_max;
+        open_files::make_room_for(connections as u64);
         let mut builder = builder(config).limits(limits.clone()).admin_addr(admin.state().addr.to_string());
         for keyspace in &config.keyspaces {
             builder = builder.keyspace(sources::open(keyspace, &config.dir).await?);

@@ -244,6 +244,30 @@ fn requests_may_be_sent_before_the_answers_are_read() {
     assert_eq!(node.counted("connections_accepted"), 1);
 }
 
+#[cfg(unix)]
+#[test]
+fn there_is_room_for_as_many_connections_as_there_may_be() {
+    let shop = Shop::new();
+    let (node, log) = Node::serve_with_ulimit(&shop.write("node.toml", &with("")), "-S -n 64");
+    let many: Vec<TcpStream> = (0..200).map(|_| http::connect(&node.http).unwrap()).collect();
+    until("all are accepted", || node.listener("http")["connections_open"] == many.len());
+    assert!(is_answered(&node));
+    assert_eq!(log.lines("fewer files"), Vec::<String>::new());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_node_out_of_files_goes_on_when_it_has_some_again() {
+    let shop = Shop::new();
+    let (node, log) = Node::serve_with_ulimit(&shop.write("node.toml", &with("")), "-n 64");
+    until("it is said", || log.lines("fewer files may be open").len() == 1);
+    let many: Vec<TcpStream> = (0..100).map(|_| http::connect(&node.http).unwrap()).collect();
+    until("accepting fails", || !log.lines("a connection could not be accepted").is_empty());
+    drop(many);
+    until("it is answered again", || is_answered(&node));
+    assert!(node.counted("accepts_failed") > 0);
+}
+
 #[test]
 fn limits_are_shown() {
     let shop = Shop::new();

@@ -32,18 +32,30 @@ pub struct Node {
 
 impl Node {
     pub fn serve(config: &Path) -> Self {
-        Self::start(config, Stdio::inherit())
+        Self::start(binary(), config, Stdio::inherit())
     }
 
     /// With what it logs.
     pub fn serve_logged(config: &Path) -> (Self, Log) {
-        let mut node = Self::start(config, Stdio::piped());
+        Self::logged(binary(), config)
+    }
+
+    /// With no more open files than this lets it have, such as `-n 64`.
+    #[cfg(unix)]
+    pub fn serve_with_ulimit(config: &Path, ulimit: &str) -> (Self, Log) {
+        let mut shell = Command::new("sh");
+        let node = binary();
+        shell.arg("-c").arg(format!("ulimit {ulimit} && exec \"$@\"")).arg("sh").arg(node.get_program());
+        Self::logged(shell, config)
+    }
+
+    fn logged(command: Command, config: &Path) -> (Self, Log) {
+        let mut node = Self::start(command, config, Stdio::piped());
         let log = Log::of(node.child.stderr.take().unwrap());
         (node, log)
     }
 
-    fn start(config: &Path, stderr: Stdio) -> Self {
-        let mut command = binary();
+    fn start(mut command: Command, config: &Path, stderr: Stdio) -> Self {
         command
             .args(["serve", "--exit-with-stdin", "--config"])
             .arg(config)
