@@ -3,6 +3,7 @@
 //! Field names are snake_case; durations end in `_ms`, sizes in `_bytes` or as the counters of the library are called.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -13,8 +14,10 @@ use distcache::{Engine, KeyspaceInfo, KeyspaceStats, Peer, PeerState};
 use serde_json::{Value, json};
 
 use crate::http::{self, ApiError};
+use crate::listener::{HEADERS_MAX, ListenerState};
 
-pub fn router(engine: Engine) -> Router {
+pub fn router(engine: Engine, listeners: Vec<Arc<ListenerState>>) -> Router {
+    let listeners = Router::new().route("/admin/listeners", get(self::listeners)).with_state(listeners.into());
     Router::new()
         .route("/admin/peers", get(peers))
         .route("/admin/ring", get(ring))
@@ -24,6 +27,7 @@ pub fn router(engine: Engine) -> Router {
         .fallback(http::no_route)
         .method_not_allowed_fallback(http::no_method)
         .with_state(engine)
+        .merge(listeners)
 }
 
 async fn peers(State(engine): State<Engine>) -> Json<Value> {
@@ -46,6 +50,10 @@ async fn keyspaces(State(engine): State<Engine>) -> Json<Value> {
     };
     let keyspaces: Vec<Value> = engine.keyspaces().into_iter().map(&mut described).collect();
     Json(json!({ "keyspaces": keyspaces }))
+}
+
+async fn listeners(State(listeners): State<Arc<[Arc<ListenerState>]>>) -> Json<Value> {
+    Json(json!({ "listeners": listeners.iter().map(|one| listener(one)).collect::<Vec<_>>() }))
 }
 
 async fn owner(
@@ -109,6 +117,28 @@ fn keyspace(info: &KeyspaceInfo, stats: &KeyspaceStats) -> Value {
             "lease_ms": settings.lease.as_millis() as u64,
         },
         "stats": stats,
+    })
+}
+
+fn listener(listener: &ListenerState) -> Value {
+    let limits = &listener.limits;
+    let counters: serde_json::Map<String, Value> =
+        listener.counters.named().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    json!({
+        "name": listener.name,
+        "url": listener.url(),
+        "limits": {
+            "connections_max": limits.connections_max,
+            "header_timeout_ms": limits.header_timeout.as_millis() as u64,
+            "header_bytes_max": limits.header_bytes_max,
+            "headers_max": HEADERS_MAX,
+            "body_timeout_ms": limits.body_timeout.as_millis() as u64,
+            "idle_timeout_ms": limits.idle_timeout.as_millis() as u64,
+            "write_timeout_ms": limits.write_timeout.as_millis() as u64,
+            "handshake_timeout_ms": limits.handshake_timeout.as_millis() as u64,
+        },
+        "connections_open": listener.connections_open(),
+        "stats": counters,
     })
 }
 

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::config::Config;
+use crate::listener::{CertificateFiles, ListenError};
 use crate::serve::ServeError;
 use crate::sources;
 
@@ -12,7 +13,7 @@ pub struct Args {
     /// The configuration file (TOML)
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// Read the file alone: open no database
+    /// Read the file alone: open no database and no certificate
     #[arg(long)]
     offline: bool,
 }
@@ -20,6 +21,10 @@ pub struct Args {
 pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
     let config = Config::load(&args.config)?;
     if !args.offline {
+        for (name, listener) in [("http", &config.http), ("admin", &config.admin)] {
+            let checked = listener.tls.as_ref().map_or(Ok(()), CertificateFiles::check);
+            checked.map_err(|error| ListenError::Certificates { name, error })?;
+        }
         for keyspace in &config.keyspaces {
             sources::open(keyspace, &config.dir).await?;
         }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 mod error;
 mod keyspace;
+mod listener;
 mod section;
 mod summary;
 mod units;
@@ -19,14 +20,18 @@ pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig};
 use section::{Document, Section};
 pub use units::parse_duration;
 
+use crate::listener::ListenerConfig;
+
 /// One node, as its file describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub node: NodeConfig,
     pub cluster_name: Option<String>,
     pub discovery: DiscoveryConfig,
-    pub http: SocketAddr,
-    pub admin: SocketAddr,
+    pub http: ListenerConfig,
+    /// The answer to one batch.
+    pub answer_bytes_max: usize,
+    pub admin: ListenerConfig,
     pub keyspaces: Vec<KeyspaceConfig>,
     /// The directory of the file: relative paths in it begin there.
     pub dir: PathBuf,
@@ -71,12 +76,10 @@ impl Config {
         let node = node(&mut root)?;
         let cluster_name = root.section("cluster", &["name"], &["secret_file", "secret"])?.string("name")?;
         let discovery = discovery(&mut root)?;
-        let http = root.section("http", &["listen"], &["cert", "key", "ca", "tls", "token_file"])?;
-        let admin = root.section("admin", &["listen"], &["token_file", "token", "cert", "key"])?;
-        let http = { http }.addr("listen")?.unwrap_or(HTTP);
-        let admin = { admin }.addr("listen")?.unwrap_or(ADMIN);
+        let (http, answer_bytes_max) = listener::http(&mut root, HTTP, &dir)?;
+        let admin = listener::admin(&mut root, ADMIN, &dir)?;
         let keyspaces = keyspace::keyspaces(&mut root)?;
-        Ok(Self { node, cluster_name, discovery, http, admin, keyspaces, dir })
+        Ok(Self { node, cluster_name, discovery, http, answer_bytes_max, admin, keyspaces, dir })
     }
 
     pub fn is_standalone(&self) -> bool {
@@ -116,6 +119,7 @@ fn discovery(root: &mut Section<'_>) -> Result<DiscoveryConfig, Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::ListenerLimits;
 
     const WHOLE: &str = r#"
         [node]
@@ -133,6 +137,11 @@ mod tests {
         seeds = ["10.0.0.1:3322", "cache-2.internal:3322"]
         [http]
         listen = "127.0.0.1:0"
+        connections_max = 100
+        header_bytes_max = "32KiB"
+        idle_timeout = "2m"
+        answer_bytes_max = "1MiB"
+        tls = { cert = "a.pem", key = "/run/a.key" }
         [keyspaces.users]
         max_bytes = "64MiB"
         ttl = "5m"
@@ -157,7 +166,12 @@ mod tests {
         assert_eq!(config.node.shutdown_grace, Duration::from_millis(1500));
         assert_eq!(config.cluster_name.as_deref(), Some("shop"));
         assert!(matches!(&config.discovery, DiscoveryConfig::Static { seeds } if seeds.len() == 2));
-        assert_eq!((config.http.port(), config.admin), (0, ADMIN));
+        assert_eq!((config.http.listen.port(), config.admin.listen), (0, ADMIN));
+        assert_eq!((config.http.limits.connections_max, config.http.limits.header_bytes_max), (100, 32 << 10));
+        assert_eq!((config.http.limits.idle_timeout, config.answer_bytes_max), (Duration::from_secs(120), 1 << 20));
+        let tls = config.http.tls.unwrap();
+        assert_eq!((tls.cert, tls.key), ("/etc/cache/a.pem".into(), "/run/a.key".into()));
+        assert_eq!((tls.client_ca, config.admin.tls), (None, None));
         let users = &config.keyspaces[0];
         assert_eq!(users.name, "users");
         assert_eq!(users.max_bytes, Some(64 << 20));
@@ -172,7 +186,8 @@ mod tests {
     fn an_empty_file_is_a_node_by_itself() {
         let config = Config::parse("", PathBuf::new()).unwrap();
         assert!(config.is_standalone());
-        assert_eq!(config.http, HTTP);
+        assert_eq!(config.http.listen, HTTP);
+        assert_eq!((config.http.limits, config.http.tls), (ListenerLimits::HTTP, None));
         assert!(config.keyspaces.is_empty());
     }
 
@@ -181,7 +196,10 @@ mod tests {
         let text = "[keyspaces.users]\nsource = { kind = \"none\" }\n\nttll = \"5m\"\n";
         assert_eq!(refused(text), "unknown key `ttll` in [keyspaces.users] at line 4; did you mean `ttl`?");
         assert_eq!(refused("[nod]\n"), "unknown section [nod] at line 1; did you mean [node]?");
-        assert_eq!(refused("[http]\nxyzzy = 1\n"), "unknown key `xyzzy` in [http] at line 2; known are: `listen`");
+        let xyzzy = refused("[cluster]\nxyzzy = 1\n");
+        assert_eq!(xyzzy, "unknown key `xyzzy` in [cluster] at line 2; known are: `name`");
+        let conections = refused("[admin]\nconections_max = 1\n");
+        assert!(conections.ends_with("in [admin] at line 2; did you mean `connections_max`?"), "{conections}");
         let nested = "[keyspaces.u]\nsource = { kind = \"sql\", ulr = \"sqlite:x\" }\n";
         assert_eq!(refused(nested), "unknown key `ulr` in [keyspaces.u.source] at line 2; did you mean `url`?");
     }
@@ -235,6 +253,8 @@ mod tests {
         assert!(source("query = \"SELECT ?1\"").contains("`url` is missing"));
         assert!(source("url = \"sqlite:x\", query = \"q\", table = \"t\"").contains("both `query` and `table`"));
         assert!(refused("[discovery]\nprovider = \"dns\"\n").contains("`host` is missing in [discovery]"));
+        assert!(refused("[http.tls]\n").contains("`cert` is missing in [http.tls] at line 1"));
+        assert!(refused("[admin.tls]\ncert = \"a.pem\"\n").contains("`key` is missing in [admin.tls]"));
     }
 
     #[test]

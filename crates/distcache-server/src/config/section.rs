@@ -80,6 +80,16 @@ impl<'t> Section<'t> {
         }
     }
 
+    /// The table under this key, if there is one, be it empty.
+    pub(super) fn optional(
+        &mut self,
+        key: &'static str,
+        known: &[&'static str],
+        later: &[&str],
+    ) -> Result<Option<Section<'t>>, Reason> {
+        self.key(key).map(|found| self.table(found, known, later)).transpose()
+    }
+
     /// The tables under this key, by name.
     pub(super) fn sections(
         &mut self,

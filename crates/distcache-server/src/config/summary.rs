@@ -3,6 +3,7 @@
 use std::fmt;
 
 use super::{Config, DiscoveryConfig, KeyspaceConfig, Question, SourceConfig};
+use crate::listener::ListenerConfig;
 use crate::table::bytes;
 
 impl fmt::Display for Config {
@@ -23,6 +24,17 @@ impl fmt::Display for Config {
             writeln!(f, "no keyspace: there is nothing to read")?;
         }
         self.keyspaces.iter().try_for_each(|keyspace| writeln!(f, "{keyspace}"))
+    }
+}
+
+impl fmt::Display for ListenerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.listen.fmt(f)?;
+        match self.tls.as_ref().map(|tls| tls.client_ca.is_some()) {
+            None => Ok(()),
+            Some(false) => f.write_str(" with TLS"),
+            Some(true) => f.write_str(" with TLS, for clients with a certificate"),
+        }
     }
 }
 
