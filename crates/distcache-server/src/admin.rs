@@ -19,6 +19,7 @@ use crate::listener::{HEADERS_MAX, ListenerState};
 pub fn router(engine: Engine, listeners: Vec<Arc<ListenerState>>) -> Router {
     let listeners = Router::new().route("/admin/listeners", get(self::listeners)).with_state(listeners.into());
     Router::new()
+        .route("/admin/node", get(node))
         .route("/admin/peers", get(peers))
         .route("/admin/ring", get(ring))
         .route("/admin/keyspaces", get(keyspaces))
@@ -28,6 +29,12 @@ pub fn router(engine: Engine, listeners: Vec<Arc<ListenerState>>) -> Router {
         .method_not_allowed_fallback(http::no_method)
         .with_state(engine)
         .merge(listeners)
+}
+
+async fn node(State(engine): State<Engine>) -> Json<Value> {
+    let refusals: serde_json::Map<String, Value> =
+        engine.refusals().into_iter().map(|(reason, count)| (reason.name().to_owned(), count.into())).collect();
+    Json(json!({ "node": peer(&engine.me()), "is_ready": engine.is_ready(), "refusals": refusals }))
 }
 
 async fn peers(State(engine): State<Engine>) -> Json<Value> {

@@ -10,15 +10,23 @@ use std::time::Duration;
 
 mod error;
 mod keyspace;
+mod limits;
 mod listener;
+mod overrides;
+mod redact;
 mod section;
+mod security;
 mod summary;
 mod units;
 
 pub use error::{ConfigError, Reason};
 pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig};
+pub use overrides::Overrides;
 use section::{Document, Section};
+pub use security::{ClusterConfig, NodeTlsConfig};
 pub use units::parse_duration;
+
+use distcache::Limits;
 
 use crate::listener::ListenerConfig;
 
@@ -26,7 +34,9 @@ use crate::listener::ListenerConfig;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub node: NodeConfig,
-    pub cluster_name: Option<String>,
+    pub cluster: ClusterConfig,
+    pub tls: Option<NodeTlsConfig>,
+    pub limits: Limits,
     pub discovery: DiscoveryConfig,
     pub http: ListenerConfig,
     /// The answer to one batch.
@@ -62,24 +72,28 @@ const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3321)
 const GOSSIP_PORT: u16 = 3322;
 
 impl Config {
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let of_file = |reason| ConfigError { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(|error| of_file(Reason::Read(error)))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        Self::parse(&text, dir).map_err(of_file)
+        let mut config = Self::parse(&text, dir).map_err(of_file)?;
+        overrides.apply(&mut config);
+        Ok(config)
     }
 
     pub fn parse(text: &str, dir: PathBuf) -> Result<Self, Reason> {
         let document = Document::parse(text)?;
-        let known = ["node", "cluster", "discovery", "http", "admin", "keyspaces"];
-        let mut root = document.root(&known, &["tls", "redis", "limits"])?;
+        let known = ["node", "cluster", "tls", "discovery", "http", "admin", "limits", "keyspaces"];
+        let mut root = document.root(&known, &["redis"])?;
         let node = node(&mut root)?;
-        let cluster_name = root.section("cluster", &["name"], &["secret_file", "secret"])?.string("name")?;
+        let cluster = security::cluster(&mut root, &dir)?;
+        let tls = security::tls(&mut root, &dir)?;
+        let limits = limits::limits(&mut root)?;
         let discovery = discovery(&mut root)?;
         let (http, answer_bytes_max) = listener::http(&mut root, HTTP, &dir)?;
         let admin = listener::admin(&mut root, ADMIN, &dir)?;
         let keyspaces = keyspace::keyspaces(&mut root)?;
-        Ok(Self { node, cluster_name, discovery, http, answer_bytes_max, admin, keyspaces, dir })
+        Ok(Self { node, cluster, tls, limits, discovery, http, answer_bytes_max, admin, keyspaces, dir })
     }
 
     pub fn is_standalone(&self) -> bool {
@@ -132,6 +146,16 @@ mod tests {
         shutdown_grace = "1s 500ms"
         [cluster]
         name = "shop"
+        secret_file = "gossip.key"
+        [tls]
+        ca = "ca.pem"
+        cert = "/run/a.pem"
+        key = "/run/a.key"
+        server_name = "cache.internal"
+        [limits]
+        value_bytes_max = "1MiB"
+        handshakes_max = 32
+        handshake_timeout = "1s"
         [discovery]
         provider = "static"
         seeds = ["10.0.0.1:3322", "cache-2.internal:3322"]
@@ -164,7 +188,14 @@ mod tests {
         let config = Config::parse(WHOLE, "/etc/cache".into()).unwrap();
         assert_eq!(config.node.weight, Some(200));
         assert_eq!(config.node.shutdown_grace, Duration::from_millis(1500));
-        assert_eq!(config.cluster_name.as_deref(), Some("shop"));
+        assert_eq!(config.cluster.name.as_deref(), Some("shop"));
+        assert_eq!(config.cluster.secret_file, Some("/etc/cache/gossip.key".into()));
+        let tls = config.tls.unwrap();
+        assert_eq!((tls.ca, tls.cert), ("/etc/cache/ca.pem".into(), "/run/a.pem".into()));
+        assert_eq!((tls.server_name.as_deref(), tls.mutual), (Some("cache.internal"), true));
+        assert_eq!((config.limits.value_bytes_max, config.limits.handshakes_max), (1 << 20, 32));
+        assert_eq!(config.limits.handshake_timeout, Duration::from_secs(1));
+        assert_eq!(config.limits.members_max, Limits::default().members_max);
         assert!(matches!(&config.discovery, DiscoveryConfig::Static { seeds } if seeds.len() == 2));
         assert_eq!((config.http.listen.port(), config.admin.listen), (0, ADMIN));
         assert_eq!((config.http.limits.connections_max, config.http.limits.header_bytes_max), (100, 32 << 10));
@@ -197,7 +228,7 @@ mod tests {
         assert_eq!(refused(text), "unknown key `ttll` in [keyspaces.users] at line 4; did you mean `ttl`?");
         assert_eq!(refused("[nod]\n"), "unknown section [nod] at line 1; did you mean [node]?");
         let xyzzy = refused("[cluster]\nxyzzy = 1\n");
-        assert_eq!(xyzzy, "unknown key `xyzzy` in [cluster] at line 2; known are: `name`");
+        assert_eq!(xyzzy, "unknown key `xyzzy` in [cluster] at line 2; known are: `name`, `secret_file`");
         let conections = refused("[admin]\nconections_max = 1\n");
         assert!(conections.ends_with("in [admin] at line 2; did you mean `connections_max`?"), "{conections}");
         let nested = "[keyspaces.u]\nsource = { kind = \"sql\", ulr = \"sqlite:x\" }\n";
@@ -206,11 +237,7 @@ mod tests {
 
     #[test]
     fn what_is_planned_is_not_called_unknown() {
-        assert_eq!(refused("[tls]\nca = \"ca.pem\"\n"), "[tls] at line 1 is not supported by this version");
-        assert_eq!(
-            refused("[cluster]\nsecret_file = \"k\"\n"),
-            "`secret_file` in [cluster] at line 2 is not supported by this version"
-        );
+        assert_eq!(refused("[redis]\n"), "[redis] at line 1 is not supported by this version");
         assert_eq!(
             refused("[discovery]\nprovider = \"kubernetes\"\n"),
             "`provider = \"kubernetes\"` in [discovery] at line 2 is not supported by this version"
@@ -253,6 +280,7 @@ mod tests {
         assert!(source("query = \"SELECT ?1\"").contains("`url` is missing"));
         assert!(source("url = \"sqlite:x\", query = \"q\", table = \"t\"").contains("both `query` and `table`"));
         assert!(refused("[discovery]\nprovider = \"dns\"\n").contains("`host` is missing in [discovery]"));
+        assert!(refused("[tls]\nca = \"ca.pem\"\n").contains("`cert` is missing in [tls] at line 1"));
         assert!(refused("[http.tls]\n").contains("`cert` is missing in [http.tls] at line 1"));
         assert!(refused("[admin.tls]\ncert = \"a.pem\"\n").contains("`key` is missing in [admin.tls]"));
     }

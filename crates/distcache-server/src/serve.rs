@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
-use distcache::{DnsDiscovery, Engine, EngineBuilder, Limits, StartError, StaticDiscovery};
+use distcache::{DnsDiscovery, Engine, EngineBuilder, StartError, StaticDiscovery};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ConfigError, DiscoveryConfig, NodeConfig};
+use crate::config::{Config, ConfigError, DiscoveryConfig, NodeConfig, Overrides};
 use crate::health::Health;
 use crate::listener::{ListenError, Listener, ListenerState};
+use crate::security::{self, SecurityProblem};
 use crate::signals::Signals;
 use crate::sources::{self, SourceProblem};
 use crate::{admin, http, open_files};
@@ -25,6 +26,8 @@ pub struct Args {
     /// The configuration file (TOML)
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
     /// End at once when standard input ends: with the parent, however that ended
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -38,6 +41,8 @@ pub enum ServeError {
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error(transparent)]
+    Security(#[from] SecurityProblem),
+    #[error(transparent)]
     Source(#[from] SourceProblem),
     #[error(transparent)]
     Start(#[from] StartError),
@@ -49,7 +54,7 @@ pub enum ServeError {
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
-    let config = Config::load(&args.config)?;
+    let config = Config::load(&args.config, &args.overrides)?;
     if args.exit_with_stdin {
         end_with_stdin();
     }
@@ -78,11 +83,13 @@ impl Node {
     async fn start(config: &Config) -> Result<Self, ServeError> {
         let http = Listener::bind("http", &config.http).await?;
         let admin = Listener::bind("admin", &config.admin).await?;
-        let limits = Limits::default();
+        let limits = config.limits.clone();
         let connections = [&config.http, &config.admin].map(|listener| listener.limits.connections_max);
         let connections = connections.iter().sum::<usize>() + 2 * limits.peer_connections_max;
         open_files::make_room_for(connections as u64);
-        let mut builder = builder(config).limits(limits.clone()).admin_addr(admin.state().addr.to_string());
+        let mut builder = security::secured(builder(config), config)?
+            .limits(limits.clone())
+            .admin_addr(admin.state().addr.to_string());
         for keyspace in &config.keyspaces {
             builder = builder.keyspace(sources::open(keyspace, &config.dir).await?);
         }
@@ -94,6 +101,10 @@ impl Node {
         let seen = admin::router(node.engine.clone(), vec![node.http.clone(), node.admin.clone()]);
         http.serve(data.merge(node.health.router()), &node.stop, &node.tasks);
         admin.serve(seen.merge(node.health.router()), &node.stop, &node.tasks);
+        if let Some(file) = config.cluster.secret_file.clone().filter(|_| !config.is_standalone()) {
+            let (stop, engine) = (node.stop.clone(), node.engine.clone());
+            node.tasks.spawn(stop.run_until_cancelled_owned(security::follow_secret(engine, file)));
+        }
         node.tasks.close();
         Ok(node)
     }
@@ -121,7 +132,7 @@ impl Node {
 
 fn builder(config: &Config) -> EngineBuilder {
     let mut builder = Engine::builder();
-    if let Some(name) = &config.cluster_name {
+    if let Some(name) = &config.cluster.name {
         builder = builder.cluster_name(name);
     }
     builder = match &config.discovery {

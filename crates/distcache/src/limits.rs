@@ -11,7 +11,7 @@ use crate::error::{Error, StartError};
 /// ```
 /// let limits = distcache::Limits { value_bytes_max: 16 << 20, ..Default::default() };
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest key, in bytes. At most 65,535.
     pub key_bytes_max: usize,

@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::Reason;
+use super::redact::without_passwords;
 use super::units::{parse_duration, parse_percent, parse_size};
 
 /// The text and its tree.
@@ -250,7 +251,7 @@ impl<'t> Section<'t> {
         let value: String =
             self.text[key.value.span()].lines().next().unwrap_or_default().chars().take(SHOWN_CHARS).collect();
         let place = if self.path.is_empty() { String::new() } else { format!(" in [{}]", self.path) };
-        format!("`{} = {value}`{place}", key.name)
+        format!("`{} = {}`{place}", key.name, without_passwords(&value))
     }
 
     fn invalid(&self, key: &Key<'_>, problem: String) -> Reason {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::redact::without_passwords;
 use super::{Config, DiscoveryConfig, KeyspaceConfig, Question, SourceConfig};
 use crate::listener::ListenerConfig;
 use crate::table::bytes;
@@ -11,7 +12,7 @@ impl fmt::Display for Config {
         let node =
             self.node.name.as_ref().map_or_else(|| "a node named by its address".into(), |name| format!("node {name}"));
         let cluster =
-            self.cluster_name.as_ref().map_or_else(|| "the default cluster".into(), |name| format!("cluster {name}"));
+            self.cluster.name.as_ref().map_or_else(|| "the default cluster".into(), |name| format!("cluster {name}"));
         write!(f, "{node} of {cluster}, ")?;
         match &self.discovery {
             DiscoveryConfig::Standalone => writeln!(f, "by itself")?,
@@ -19,11 +20,25 @@ impl fmt::Display for Config {
             DiscoveryConfig::Static { seeds } => writeln!(f, "joining through {}", seeds.join(", "))?,
             DiscoveryConfig::Dns { host, port } => writeln!(f, "joining through every address of {host}, port {port}")?,
         }
+        if !self.is_standalone() {
+            writeln!(f, "{}", self.protection())?;
+        }
         writeln!(f, "http on {}, admin on {}", self.http, self.admin)?;
         if self.keyspaces.is_empty() {
             writeln!(f, "no keyspace: there is nothing to read")?;
         }
         self.keyspaces.iter().try_for_each(|keyspace| writeln!(f, "{keyspace}"))
+    }
+}
+
+impl Config {
+    fn protection(&self) -> &'static str {
+        match (&self.cluster.secret_file, &self.tls) {
+            (None, None) => "open to whoever reaches its ports: no cluster secret, no TLS",
+            (Some(_), None) => "closed by a cluster secret; what peers ask each other is not encrypted",
+            (None, Some(_)) => "TLS between nodes; gossip is open to whoever reaches its port: no cluster secret",
+            (Some(_), Some(_)) => "closed by a cluster secret, with TLS between nodes",
+        }
     }
 }
 
@@ -55,8 +70,8 @@ impl fmt::Display for KeyspaceConfig {
         match &self.source {
             SourceConfig::None => write!(f, "; no source, values come by put"),
             SourceConfig::Sql(sql) => match &sql.question {
-                Question::Query { one, .. } => write!(f, "; from {} by `{one}`", sql.url),
-                Question::Table { table, .. } => write!(f, "; from {}, table {table}", sql.url),
+                Question::Query { one, .. } => write!(f, "; from {} by `{one}`", without_passwords(&sql.url)),
+                Question::Table { table, .. } => write!(f, "; from {}, table {table}", without_passwords(&sql.url)),
             },
         }
     }
