@@ -4,6 +4,7 @@
 
 mod cluster;
 mod discovery;
+mod dns;
 mod expiry;
 mod failures;
 mod flights;
