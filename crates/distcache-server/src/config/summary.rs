@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use super::{Config, DiscoveryConfig, KeyspaceConfig, Question, SourceConfig};
+use distcache::IpFamily;
+
+use super::{Config, DiscoveryConfig, DnsConfig, DnsRecord, KeyspaceConfig, Question, SourceConfig};
 use crate::table::bytes;
 
 impl fmt::Display for Config {
@@ -16,13 +18,29 @@ impl fmt::Display for Config {
             DiscoveryConfig::Standalone => writeln!(f, "by itself")?,
             DiscoveryConfig::Static { seeds } if seeds.is_empty() => writeln!(f, "waiting for others to join")?,
             DiscoveryConfig::Static { seeds } => writeln!(f, "joining through {}", seeds.join(", "))?,
-            DiscoveryConfig::Dns { host, port } => writeln!(f, "joining through every address of {host}, port {port}")?,
+            DiscoveryConfig::Dns(dns) => writeln!(f, "joining through {dns}")?,
         }
         writeln!(f, "http on {}, admin on {}", self.http, self.admin)?;
         if self.keyspaces.is_empty() {
             writeln!(f, "no keyspace: there is nothing to read")?;
         }
         self.keyspaces.iter().try_for_each(|keyspace| writeln!(f, "{keyspace}"))
+    }
+}
+
+impl fmt::Display for DnsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.ip_family {
+            IpFamily::Both => "",
+            IpFamily::Ipv4 => "IPv4 ",
+            IpFamily::Ipv6 => "IPv6 ",
+        };
+        match self.record {
+            DnsRecord::Address { port } => write!(f, "every {family}address of {}, port {port}", self.name)?,
+            DnsRecord::Srv => write!(f, "every {family}address and port of {}", self.name)?,
+        }
+        let servers: Vec<String> = self.name_servers.iter().map(ToString::to_string).collect();
+        if servers.is_empty() { Ok(()) } else { write!(f, ", as {} knows them", servers.join(" or ")) }
     }
 }
 
