@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod dns;
 mod error;
 mod keyspace;
 mod limits;
@@ -19,6 +20,7 @@ mod security;
 mod summary;
 mod units;
 
+pub use dns::{DnsConfig, DnsRecord};
 pub use error::{ConfigError, Reason};
 pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig};
 pub use overrides::Overrides;
@@ -63,7 +65,7 @@ pub struct NodeConfig {
 pub enum DiscoveryConfig {
     Standalone,
     Static { seeds: Vec<String> },
-    Dns { host: String, port: u16 },
+    Dns(DnsConfig),
 }
 
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -116,14 +118,12 @@ fn node(root: &mut Section<'_>) -> Result<NodeConfig, Reason> {
 }
 
 fn discovery(root: &mut Section<'_>) -> Result<DiscoveryConfig, Reason> {
-    let mut discovery = root.section("discovery", &["provider", "seeds", "host", "port"], &[])?;
+    let known = [&["provider", "seeds"], &dns::KNOWN[..]].concat();
+    let mut discovery = root.section("discovery", &known, &[])?;
     let provider = discovery.choice("provider", &["standalone", "static", "dns"], &["nats", "kubernetes"])?;
     let found = match provider.unwrap_or("standalone") {
         "static" => DiscoveryConfig::Static { seeds: discovery.seeds("seeds")?.unwrap_or_default() },
-        "dns" => DiscoveryConfig::Dns {
-            host: discovery.required("host", "the name whose addresses are the nodes")?,
-            port: discovery.integer("port", 1..=65_535)?.map_or(GOSSIP_PORT, |port| port as u16),
-        },
+        "dns" => DiscoveryConfig::Dns(dns::dns(&mut discovery)?),
         _ => DiscoveryConfig::Standalone,
     };
     discovery.nothing_left("it has no meaning for this provider")?;
@@ -279,7 +279,6 @@ mod tests {
         assert!(source("url = \"sqlite:x\"").contains("`query` is missing in [keyspaces.u.source] at line 2"));
         assert!(source("query = \"SELECT ?1\"").contains("`url` is missing"));
         assert!(source("url = \"sqlite:x\", query = \"q\", table = \"t\"").contains("both `query` and `table`"));
-        assert!(refused("[discovery]\nprovider = \"dns\"\n").contains("`host` is missing in [discovery]"));
         assert!(refused("[tls]\nca = \"ca.pem\"\n").contains("`cert` is missing in [tls] at line 1"));
         assert!(refused("[http.tls]\n").contains("`cert` is missing in [http.tls] at line 1"));
         assert!(refused("[admin.tls]\ncert = \"a.pem\"\n").contains("`key` is missing in [admin.tls]"));
@@ -287,8 +286,8 @@ mod tests {
 
     #[test]
     fn a_key_without_meaning_here_is_refused() {
-        let text = "[discovery]\nprovider = \"dns\"\nhost = \"cache\"\nseeds = [\"a:1\"]\n";
-        assert_eq!(refused(text), "`seeds` in [discovery] at line 4: it has no meaning for this provider");
+        let text = "[discovery]\nprovider = \"static\"\nseeds = [\"a:1\"]\nname = \"cache\"\n";
+        assert_eq!(refused(text), "`name` in [discovery] at line 4: it has no meaning for this provider");
     }
 
     #[test]

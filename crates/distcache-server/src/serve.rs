@@ -13,7 +13,7 @@ use distcache::{DnsDiscovery, Engine, EngineBuilder, StartError, StaticDiscovery
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ConfigError, DiscoveryConfig, NodeConfig, Overrides};
+use crate::config::{Config, ConfigError, DiscoveryConfig, DnsConfig, DnsRecord, NodeConfig, Overrides};
 use crate::health::Health;
 use crate::listener::{ListenError, Listener, ListenerState};
 use crate::security::{self, SecurityProblem};
@@ -138,9 +138,19 @@ fn builder(config: &Config) -> EngineBuilder {
     builder = match &config.discovery {
         DiscoveryConfig::Standalone => builder,
         DiscoveryConfig::Static { seeds } => builder.discovery(StaticDiscovery::new(seeds)),
-        DiscoveryConfig::Dns { host, port } => builder.discovery(DnsDiscovery::new(host, *port)),
+        DiscoveryConfig::Dns(config) => builder.discovery(dns(config)),
     };
     of_node(builder, &config.node)
+}
+
+fn dns(config: &DnsConfig) -> DnsDiscovery {
+    let discovery = match config.record {
+        DnsRecord::Address { port } => DnsDiscovery::new(&config.name, port),
+        DnsRecord::Srv => DnsDiscovery::srv(&config.name),
+    };
+    let discovery = config.name_servers.iter().fold(discovery, |discovery, server| discovery.name_server(*server));
+    let discovery = discovery.ip_family(config.ip_family);
+    config.timeout.into_iter().fold(discovery, DnsDiscovery::timeout)
 }
 
 fn of_node(mut builder: EngineBuilder, node: &NodeConfig) -> EngineBuilder {

@@ -63,7 +63,7 @@ pub use bytes::Bytes;
 
 pub use builder::EngineBuilder;
 pub use cluster::{Event, Events, Peer, PeerState};
-pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, Standalone, StaticDiscovery};
+pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, IpFamily, Standalone, StaticDiscovery};
 pub use engine::{Engine, KeyspaceInfo, RingInfo, RingMember};
 pub use error::{Error, Overload, PeerFailure, StartError, Unreached};
 pub use keyspace::Keyspace;

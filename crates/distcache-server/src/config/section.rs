@@ -177,6 +177,12 @@ impl<'t> Section<'t> {
         self.read(key, expected, |value| text_of(value)?.parse().ok())
     }
 
+    pub(super) fn addrs(&mut self, key: &'static str) -> Result<Option<Vec<SocketAddr>>, Reason> {
+        self.read(key, "a list of addresses and ports, such as [\"10.0.0.2:53\"]", |value| {
+            value.as_array()?.iter().map(|item| text_of(item.get_ref())?.parse().ok()).collect()
+        })
+    }
+
     pub(super) fn ip(&mut self, key: &'static str) -> Result<Option<IpAddr>, Reason> {
         self.read(key, "an IP address, such as \"10.0.0.1\"", |value| text_of(value)?.parse().ok())
     }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use distcache::IpFamily;
+
 use super::redact::without_passwords;
-use super::{Config, DiscoveryConfig, KeyspaceConfig, Question, SourceConfig};
+use super::{Config, DiscoveryConfig, DnsConfig, DnsRecord, KeyspaceConfig, Question, SourceConfig};
 use crate::listener::ListenerConfig;
 use crate::table::bytes;
 
@@ -18,7 +20,7 @@ impl fmt::Display for Config {
             DiscoveryConfig::Standalone => writeln!(f, "by itself")?,
             DiscoveryConfig::Static { seeds } if seeds.is_empty() => writeln!(f, "waiting for others to join")?,
             DiscoveryConfig::Static { seeds } => writeln!(f, "joining through {}", seeds.join(", "))?,
-            DiscoveryConfig::Dns { host, port } => writeln!(f, "joining through every address of {host}, port {port}")?,
+            DiscoveryConfig::Dns(dns) => writeln!(f, "joining through {dns}")?,
         }
         if !self.is_standalone() {
             writeln!(f, "{}", self.protection())?;
@@ -50,6 +52,22 @@ impl fmt::Display for ListenerConfig {
             Some(false) => f.write_str(" with TLS"),
             Some(true) => f.write_str(" with TLS, for clients with a certificate"),
         }
+    }
+}
+
+impl fmt::Display for DnsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.ip_family {
+            IpFamily::Both => "",
+            IpFamily::Ipv4 => "IPv4 ",
+            IpFamily::Ipv6 => "IPv6 ",
+        };
+        match self.record {
+            DnsRecord::Address { port } => write!(f, "every {family}address of {}, port {port}", self.name)?,
+            DnsRecord::Srv => write!(f, "every {family}address and port of {}", self.name)?,
+        }
+        let servers: Vec<String> = self.name_servers.iter().map(ToString::to_string).collect();
+        if servers.is_empty() { Ok(()) } else { write!(f, ", as {} knows them", servers.join(" or ")) }
     }
 }
 

@@ -18,6 +18,8 @@ mod lifecycle;
 mod limits;
 mod node;
 mod secret;
+#[cfg(feature = "certs")]
+mod security;
 mod shop;
 #[cfg(feature = "certs")]
 mod tls;

@@ -14,7 +14,7 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distcache"));
-    for variable in ["HTTP", "ADMIN", "CA", "CERT", "KEY"] {
+    for variable in ["HTTP", "ADMIN", "CA", "CERT", "KEY", "NAME", "ADVERTISE", "ZONE"] {
         command.env_remove(format!("DISTCACHE_{variable}"));
     }
     command.stdin(Stdio::null());
@@ -38,6 +38,13 @@ impl Node {
     /// With what it logs.
     pub fn serve_logged(config: &Path) -> (Self, Log) {
         Self::logged(binary(), config)
+    }
+
+    /// With what it logs when it is asked to log this much.
+    pub fn serve_at_level(level: &str, config: &Path) -> (Self, Log) {
+        let mut command = binary();
+        command.env("RUST_LOG", level);
+        Self::logged(command, config)
     }
 
     /// With no more open files than this lets it have, such as `-n 64`.

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod discovery;
+mod dns;
 mod expiry;
 mod failures;
 mod flights;
