@@ -1,6 +1,6 @@
 //! The `distcache` binary: a node from a configuration file, commands that talk to nodes, and a demonstration.
 //!
-//! In reading order: [`config`] (the file) → [`serve`] (the life of a node) → [`security`] → [`sources`] → [`listener`] (ports and their
+//! In reading order: [`config`] (the file) → [`serve`] (the life of a node) → [`discovery`] and [`security`] → [`sources`] → [`listener`] (ports and their
 //! limits) → [`http`] (data) → [`admin`] and [`health`]; then [`call`] (the client side of HTTP) → [`client`] (commands); then
 //! [`secret`], `certs` and `demo`. This file only picks the command and turns its end into an exit code.
 
@@ -23,6 +23,7 @@ mod client;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod discovery;
 mod health;
 mod http;
 mod listener;

@@ -47,11 +47,7 @@ pub(super) fn dns(discovery: &mut Section<'_>) -> Result<DnsConfig, Reason> {
         name,
         record,
         name_servers: discovery.addrs("name_servers")?.unwrap_or_default(),
-        ip_family: match discovery.choice("ip_family", &["both", "ipv4", "ipv6"], &[])? {
-            Some("ipv4") => IpFamily::Ipv4,
-            Some("ipv6") => IpFamily::Ipv6,
-            _ => IpFamily::Both,
-        },
+        ip_family: ip_family(discovery)?,
         timeout: discovery.duration("timeout")?,
     };
     if record == DnsRecord::Srv {
@@ -60,12 +56,21 @@ pub(super) fn dns(discovery: &mut Section<'_>) -> Result<DnsConfig, Reason> {
     Ok(found)
 }
 
+pub(super) fn ip_family(section: &mut Section<'_>) -> Result<IpFamily, Reason> {
+    Ok(match section.choice("ip_family", &["both", "ipv4", "ipv6"], &[])? {
+        Some("ipv4") => IpFamily::Ipv4,
+        Some("ipv6") => IpFamily::Ipv6,
+        _ => IpFamily::Both,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::{Config, DiscoveryConfig};
+    use crate::config::Config;
+    use crate::config::discovery::DiscoveryConfig;
 
     fn parse(lines: &str) -> Result<DnsConfig, Reason> {
         let text = format!("[discovery]\nprovider = \"dns\"\n{lines}");

@@ -153,6 +153,14 @@ impl<'t> Section<'t> {
         self.read(key, &expected, |value| integer_of(value).filter(|n| range.contains(n)))
     }
 
+    /// A name (`Err`) or the number of a port.
+    pub(super) fn name_or_port(&mut self, key: &'static str) -> Result<Option<Result<u16, String>>, Reason> {
+        self.read(key, "the name of a port, or a whole number from 1 to 65535", |value| match integer_of(value) {
+            Some(port) => u16::try_from(port).ok().filter(|port| *port > 0).map(Ok),
+            None => text_of(value).map(|name| Err(name.to_owned())),
+        })
+    }
+
     pub(super) fn duration(&mut self, key: &'static str) -> Result<Option<Duration>, Reason> {
         let expected = "a duration longer than zero, such as \"30s\" or \"1h 30m\"";
         self.read(key, expected, |value| text_of(value).and_then(parse_duration))
