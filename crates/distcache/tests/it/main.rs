@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod cluster;
+mod discovery;
 mod expiry;
 mod failures;
 mod flights;
