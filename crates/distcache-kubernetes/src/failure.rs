@@ -104,11 +104,11 @@ impl From<Failure> for DiscoveryError {
     }
 }
 
-/// A plugin's output is its token.
+/// A plugin's output is its token, and its arguments may be one.
 fn of_auth(error: &kube::client::AuthError) -> String {
     use kube::client::AuthError;
     match error {
-        AuthError::AuthExecRun { cmd, out } => format!("{cmd:?} ended with {}", out.status),
+        AuthError::AuthExecRun { out, .. } => format!("the plugin ended with {}", out.status),
         AuthError::AuthExecParse(_) => "the plugin's answer is not understood".to_owned(),
         other => with_causes(other),
     }
