@@ -29,3 +29,8 @@ mod tls;
 pub use discovery::NatsDiscovery;
 pub use login::{Login, Secret};
 pub use tls::Tls;
+
+/// The guide's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/discovery/nats.md")]
+struct Guide;

@@ -1,7 +1,8 @@
 //! The connection to the NATS server: made in the background, kept, made again; and this node's answers over it.
 //!
 //! Knows when to connect and whom to answer, nothing of gathering. The invariant: one task owns the connection, and everything
-//! that the client started ends with it: once the provider is closed or dropped, nobody connects any more.
+//! that the client started ends with it: once the provider is closed or dropped, nobody goes on connecting. What is left is at
+//! most the client's own few attempts after a loss.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -56,10 +56,11 @@ async fn after_a_restart_every_node_answers_again_by_itself() {
     let server = Server::start().await;
     let nodes = [server.node(1).await, server.node(2).await, server.node(3).await];
     finds(&nodes[0], [1, 2, 3]).await;
-    for _ in 0..2 {
+    // Down for a moment, and down until it is given up and tried anew.
+    for reason in ["", "no NATS server answers"] {
         server.down();
         for node in &nodes {
-            fails(node, DiscoveryError::is_retryable).await;
+            fails(node, |error| error.is_retryable() && error.to_string().contains(reason)).await;
         }
         server.up().await;
         for node in &nodes {
