@@ -105,3 +105,8 @@ pub use scenarios::{
 };
 pub use suite::run;
 pub use world::{NODES_MAX, Ports, World, free_address};
+
+/// The guide's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/discovery.md")]
+struct Guide;
