@@ -86,3 +86,8 @@ pub mod bench_support {
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So does that of the page on DNS.
+#[cfg(all(doctest, feature = "dns"))]
+#[doc = include_str!("../../../docs/discovery/dns.md")]
+struct DnsPage;

@@ -115,7 +115,21 @@ mod tests {
             timeout: Some(Duration::from_secs(2)),
         };
         assert_eq!(parse(lines).unwrap(), expected);
+        assert_eq!(
+            expected.to_string(),
+            "every IPv6 address and port of _distcache._udp.cache.internal, as 10.0.0.2:53 or [fd00::2]:53 knows them"
+        );
         assert_eq!(parse("name = \"c\"\nip_family = \"ipv4\"").unwrap().ip_family, IpFamily::Ipv4);
+    }
+
+    #[test]
+    fn the_files_of_the_documentation_are_taken() {
+        let page = include_str!("../../../../docs/discovery/dns.md");
+        let files: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert_eq!(files.len(), 2);
+        for file in files {
+            Config::parse(file, PathBuf::new()).unwrap_or_else(|problem| panic!("{problem} in\n{file}"));
+        }
     }
 
     #[test]
