@@ -380,7 +380,8 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
 }
 
 fn put_duration(out: &mut BytesMut, duration: Duration) {
-    out.put_u64(duration.as_millis().try_into().unwrap_or(NO_LIMIT - 1));
+    let longest = u128::from(NO_LIMIT - 1);
+    out.put_u64(duration.as_millis().min(longest) as u64);
 }
 
 fn put_lifetime(out: &mut BytesMut, lifetime: Option<Duration>) {

@@ -102,6 +102,16 @@ fn responses_arrive_as_they_were_sent() {
 }
 
 #[test]
+#[test]
+fn the_longest_lifetime_there_is_does_not_arrive_as_none() {
+    for ttl in [Duration::from_millis(u64::MAX), Duration::from_millis(u64::MAX - 1), Duration::MAX] {
+        let entries = vec![PutEntry { key: "a", value: b"", ttl: Some(ttl) }];
+        let payload = payload(|out| Request::Put { keyspace: USERS, entries }.encode(RequestId(42), out));
+        let Ok((_, Request::Put { entries, .. })) = Request::decode(&payload) else { panic!("it decodes") };
+        assert_eq!(entries[0].ttl, Some(Duration::from_millis(u64::MAX - 1)));
+    }
+}
+
 fn every_truncation_is_refused() {
     for request in requests().iter().filter(|request| !matches!(request, Request::Registry(_))) {
         let payload = payload(|out| request.encode(RequestId(42), out));
