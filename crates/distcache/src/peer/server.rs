@@ -15,13 +15,12 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
-use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::READ_BUFFER_BYTES;
 use super::outbox::Outbox;
-use super::wire::{Request, RequestId, Response};
+use super::wire::{Request, RequestId, Response, cut_frame};
 use crate::error::{Error, Overload};
 use crate::limits::Limits;
 use crate::net::{TcpListener, TcpStream};
@@ -213,7 +212,6 @@ struct Session<S> {
 
 impl<S: Serve> Session<S> {
     async fn read(&self, mut stream: impl AsyncRead + Unpin, frame_bytes_max: usize) -> io::Result<()> {
-        let mut codec = LengthDelimitedCodec::builder().max_frame_length(frame_bytes_max).new_codec();
         let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
         loop {
             let read = tokio::time::timeout(IDLE_MAX, stream.read_buf(&mut buffer)).await;
@@ -221,7 +219,7 @@ impl<S: Serve> Session<S> {
             if read.unwrap_or(Err(io::ErrorKind::TimedOut.into()))? == 0 {
                 return Ok(());
             }
-            while let Some(frame) = codec.decode(&mut buffer)? {
+            while let Some(frame) = cut_frame(&mut buffer, frame_bytes_max).map_err(io::Error::other)? {
                 self.handle(frame)?;
                 if self.answers.outbox.is_backed_up() {
                     self.answers.outbox.until_drained().await;

@@ -124,6 +124,25 @@ fn every_truncation_is_refused() {
 }
 
 #[test]
+#[test]
+fn frames_are_cut_off_as_they_come_in_and_a_promised_length_takes_no_memory() {
+    let mut sent = BytesMut::new();
+    Request::Ping.encode(RequestId(1), &mut sent);
+    Request::Cancel.encode(RequestId(2), &mut sent);
+    let (mut received, mut ids) = (BytesMut::new(), Vec::new());
+    for byte in sent {
+        received.put_u8(byte);
+        while let Some(frame) = cut_frame(&mut received, 9).unwrap() {
+            ids.push(Request::decode(&frame).unwrap().0.0);
+        }
+    }
+    assert_eq!(ids, [1, 2]);
+    let mut promise = BytesMut::from(&[0x3F, 0xFF, 0xFF, 0xFF, 1][..]);
+    assert_eq!(cut_frame(&mut promise, 1 << 30), Ok(None));
+    assert!(promise.capacity() < 1 << 10);
+    assert!(cut_frame(&mut promise, 1 << 20).is_err());
+}
+
 fn a_false_length_takes_no_memory() {
     let mut out = BytesMut::new();
     frame(&mut out, op::DELETE, RequestId(1), |out| {
