@@ -21,7 +21,7 @@ use crate::engine::KeepAlive;
 use crate::error::Error;
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
 use crate::lease::{Leases, Sightings};
-use crate::net::Moment;
+use crate::net::{self, Moment};
 use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::source::DynDataSource;
@@ -242,9 +242,10 @@ impl Core {
         }
     }
 
-    /// Drops everything that was stored before the clear called `generation`, in no time.
+    /// Drops everything that was stored before the clear called `generation`, in no time. A clear that no clock can have named
+    /// is none: after it no other would count.
     pub(crate) fn advance(&self, generation: u64) {
-        if self.generation.load(Ordering::Acquire) < generation {
+        if self.generation.load(Ordering::Acquire) < generation && generation <= net::wall_clock_max_ms() {
             // Before the generation is known to be taken in: whoever sees it must not find what it cleared.
             self.epoch.fetch_add(1, Ordering::AcqRel);
             self.generation.fetch_max(generation, Ordering::AcqRel);

@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::cluster::PeerState;
+use crate::error::Overload;
 use crate::keyspaces::Keyspaces;
 use crate::limits::Limits;
 use crate::net::{Clock, TcpListener};
@@ -38,6 +39,7 @@ struct Puppet {
     node: Arc<Node>,
     core: Arc<Core>,
     addr: SocketAddr,
+    keyspaces: Arc<Keyspaces>,
 }
 
 async fn puppet(name: &str, source: &Counting) -> Puppet {
@@ -69,9 +71,10 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
     let keyspaces = Arc::new(Keyspaces::new(node.clone(), vec![spec]));
     let core = keyspaces.get("things").unwrap();
     let work = node.work.clone();
-    let server = Arc::new(Server { serve: keyspaces, hello, gate, limits, tasks: tasks.clone(), work, stop });
+    let serve = keyspaces.clone();
+    let server = Arc::new(Server { serve, hello, gate, limits, tasks: tasks.clone(), work, stop });
     tasks.spawn(server.run(listener));
-    Puppet { node, core, addr }
+    Puppet { node, keyspaces, core, addr }
 }
 
 fn peer(name: &str, addr: SocketAddr, state: PeerState, is_self: bool) -> Peer {
@@ -200,6 +203,20 @@ async fn a_view_that_places_keys_as_before_is_the_same_placement() {
     let a = puppet("a", &Counting::default()).await;
     let (me, other) = (peer("a", a.addr, PeerState::Ready, true), peer("b", a.addr, PeerState::Ready, false));
     a.node.adopt(vec![me.clone(), other.clone()]);
+/// The registry goes to every node that joins, so it has an end; callers hear of it by type.
+#[tokio::test]
+async fn keyspaces_beyond_what_the_cluster_can_remember_are_refused() {
+    let a = puppet("a", &Counting::default()).await;
+    let spec = |n: usize| KeyspaceSpec::new(format!("passing-{n}"), Counting::default()).max_bytes(64 << 10);
+    let refused = (0..).find_map(|n| {
+        let name = format!("passing-{n}");
+        let made = a.keyspaces.create(spec(n)).and_then(|()| a.keyspaces.delete(&name));
+        made.err()
+    });
+    assert!(matches!(refused, Some(Error::Overloaded { what: Overload::Keyspaces, .. })), "{refused:?}");
+    assert!(a.keyspaces.get("things").is_ok());
+}
+
     let before = a.node.topology().placement.clone();
     a.node.adopt(vec![me.clone(), Peer { zone: Some("elsewhere".into()), ..other.clone() }]);
     assert!(Arc::ptr_eq(&before, &a.node.topology().placement));

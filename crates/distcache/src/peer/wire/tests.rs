@@ -55,6 +55,7 @@ fn errors() -> Vec<Error> {
         Error::Overloaded { what: Overload::Loads, limit: 5 },
         Error::Overloaded { what: Overload::Waiters, limit: 5 },
         Error::Overloaded { what: Overload::PeerRequests, limit: 5 },
+        Error::Overloaded { what: Overload::Keyspaces, limit: 5 },
         unavailable.clone(),
         Error::NotOwner { peer: "b".into() },
         Error::Unreached { unreached: vec![Unreached { key: Some("k".into()), peer: "b".into(), error: unavailable }] },
@@ -102,7 +103,6 @@ fn responses_arrive_as_they_were_sent() {
 }
 
 #[test]
-#[test]
 fn the_longest_lifetime_there_is_does_not_arrive_as_none() {
     for ttl in [Duration::from_millis(u64::MAX), Duration::from_millis(u64::MAX - 1), Duration::MAX] {
         let entries = vec![PutEntry { key: "a", value: b"", ttl: Some(ttl) }];
@@ -112,6 +112,7 @@ fn the_longest_lifetime_there_is_does_not_arrive_as_none() {
     }
 }
 
+#[test]
 fn every_truncation_is_refused() {
     for request in requests().iter().filter(|request| !matches!(request, Request::Registry(_))) {
         let payload = payload(|out| request.encode(RequestId(42), out));
@@ -123,7 +124,6 @@ fn every_truncation_is_refused() {
     }
 }
 
-#[test]
 #[test]
 fn frames_are_cut_off_as_they_come_in_and_a_promised_length_takes_no_memory() {
     let mut sent = BytesMut::new();
@@ -143,6 +143,7 @@ fn frames_are_cut_off_as_they_come_in_and_a_promised_length_takes_no_memory() {
     assert!(cut_frame(&mut promise, 1 << 20).is_err());
 }
 
+#[test]
 fn a_false_length_takes_no_memory() {
     let mut out = BytesMut::new();
     frame(&mut out, op::DELETE, RequestId(1), |out| {
