@@ -112,9 +112,11 @@ impl Core {
         });
     }
 
-    fn hot_record(&self, key: &str, begun: Begun, value: &Value<'_>) -> Record {
+    pub(super) fn hot_record(&self, key: &str, begun: Begun, value: &Value<'_>) -> Record {
         let now = self.node.clock.now();
-        let lease_end = begun.at.after(value.lease);
+        // An owner that says more than the keyspace allows would be believed long after it is gone.
+        let lease = value.lease.min(self.definition.load().settings.lease);
+        let lease_end = begun.at.after(lease);
         let expires_at = value.remaining.map_or(lease_end, |remaining| now.after(remaining).min(lease_end));
         let mut record = Record::new(key, Some(value.value));
         (record.expires_at, record.stored_at, record.version) = (expires_at, now.before(value.age), value.version);
