@@ -9,7 +9,6 @@ use std::sync::Arc;
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
-use super::fetch::failure_of;
 use super::load::Purpose;
 use super::{After, Begun, Core, Route, entry_of, origin_of};
 use crate::error::{Error, PeerFailure};
@@ -273,7 +272,7 @@ impl Core {
         };
         self.counters.one(Count::FetchFailures);
         for ticket in tickets {
-            ticket.land(|_| Err(failure_of(error.clone())));
+            ticket.land(|_| Err(self.failure_of(error.clone())));
         }
     }
 }
