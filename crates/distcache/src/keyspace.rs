@@ -295,8 +295,23 @@ impl Core {
     }
 
     fn check(&self, key: &str) -> Result<(), Error> {
-        self.node.limits.check_key(key)?;
+        self.counted(self.node.limits.check_key(key))?;
         self.check_defined()
+    }
+
+    pub(crate) fn check_batch(&self, len: usize) -> Result<(), Error> {
+        self.counted(self.node.limits.check_batch(len))
+    }
+
+    fn check_value(&self, len: usize) -> Result<(), Error> {
+        self.counted(self.node.limits.check_value(len))
+    }
+
+    fn counted(&self, checked: Result<(), Error>) -> Result<(), Error> {
+        if checked.as_ref().is_err_and(|error| !matches!(error, Error::KeyEmpty)) {
+            self.counters.one(Count::RefusedTooLarge);
+        }
+        checked
     }
 
     fn check_defined(&self) -> Result<(), Error> {

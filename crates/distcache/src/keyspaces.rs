@@ -201,24 +201,24 @@ fn fit(served: &[Served], room: usize) -> Vec<Answer<'_>> {
 
 impl Keyspaces {
     async fn answer(&self, from: NodeId, request: &Request<'_>, frame_bytes_max: usize) -> Result<Prepared, Error> {
-        let core = |keyspace: &Named<'_>| self.get(keyspace.name);
+        let core = |keyspace: &Named<'_>, keys| {
+            let core = self.get(keyspace.name)?;
+            core.check_batch(keys).map(|()| core)
+        };
         Ok(match request {
-            Request::Get(get) => Prepared::One(core(&get.keyspace)?.serve_get(from, get).await),
+            Request::Get(get) => Prepared::One(core(&get.keyspace, 1)?.serve_get(from, get).await),
             Request::GetMany { get } => {
-                self.node.limits.check_batch(get.keys.len())?;
-                Prepared::Many(
-                    core(&get.keyspace)?.serve_get_many(from, get).await,
-                    frame_bytes_max - ANSWER_FRAME_BYTES,
-                )
+                let core = core(&get.keyspace, get.keys.len())?;
+                Prepared::Many(core.serve_get_many(from, get).await, frame_bytes_max - ANSWER_FRAME_BYTES)
             }
             Request::Put { keyspace, entries } => {
-                Prepared::Written(core(keyspace)?.serve_put(keyspace.generation, entries).await)
+                Prepared::Written(core(keyspace, entries.len())?.serve_put(keyspace.generation, entries).await)
             }
             Request::Delete { keyspace, keys } => {
-                Prepared::Written(core(keyspace)?.serve_delete(keyspace.generation, keys).await)
+                Prepared::Written(core(keyspace, keys.len())?.serve_delete(keyspace.generation, keys).await)
             }
             Request::Refresh { keyspace, key, deadline } => {
-                Prepared::One(core(keyspace)?.serve_refresh(key, *deadline).await)
+                Prepared::One(core(keyspace, 1)?.serve_refresh(key, *deadline).await)
             }
             Request::Registry(state) => {
                 self.merge(state);

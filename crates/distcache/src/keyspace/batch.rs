@@ -72,7 +72,7 @@ impl Core {
         options: GetOptions,
     ) -> Result<Vec<Result<Entry, Error>>, Error> {
         self.check_defined()?;
-        self.node.limits.check_batch(keys.len())?;
+        self.check_batch(keys.len())?;
         let limit = self.limit_of(options);
         let mut answers = Answers::with_capacity(keys.len());
         let mut missed = Vec::new();
@@ -96,7 +96,7 @@ impl Core {
 
     /// The answer that needs no asking: a hit, or a key that cannot be.
     fn at_once(&self, key: &str) -> Option<Result<Entry, Error>> {
-        if let Err(error) = self.node.limits.check_key(key) {
+        if let Err(error) = self.counted(self.node.limits.check_key(key)) {
             return Some(Err(error));
         }
         let (record, holding) = self.lookup(key)?;
