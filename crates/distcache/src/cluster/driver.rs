@@ -207,6 +207,7 @@ impl Driver {
         seeds.retain(|seed| !self.is_here(*seed));
         let found = if seeds.is_empty() { Seeds::Nobody } else { Seeds::Somebody };
         self.parts.progress.send_if_modified(|progress| std::mem::replace(&mut progress.seeds, found) != found);
+        self.agenda.forget_seeds();
         for seed in seeds.into_iter().sample(&mut self.rng, ANNOUNCED_AT_ONCE_MAX) {
             self.gossip.announce(Identity::unknown(seed), now);
             self.agenda.want(seed, Errand::Seed, now);
