@@ -22,6 +22,8 @@ use crate::trust::Gate;
 use crate::trust::handshake::{Hello, Topic};
 use crate::{DataSource, Fetched, SourceError};
 
+mod liar;
+
 const HOP_BUDGET: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Default)]
@@ -37,12 +39,16 @@ impl DataSource for Counting {
 /// A node whose view is what the test says.
 struct Puppet {
     node: Arc<Node>,
+    keyspaces: Arc<Keyspaces>,
     core: Arc<Core>,
     addr: SocketAddr,
-    keyspaces: Arc<Keyspaces>,
 }
 
 async fn puppet(name: &str, source: &Counting) -> Puppet {
+    puppet_with(name, source, HOP_BUDGET).await
+}
+
+async fn puppet_with(name: &str, source: &Counting, hop_budget: Duration) -> Puppet {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (limits, stop, tasks) = (Limits::default(), CancellationToken::new(), TaskTracker::new());
@@ -52,7 +58,7 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
         hello: hello.clone(),
         gate: gate.clone(),
         limits: limits.clone(),
-        hop_budget: HOP_BUDGET,
+        hop_budget,
         clock: Clock::Kernel,
         tasks: tasks.clone(),
         runtime: Handle::current(),
@@ -197,12 +203,6 @@ async fn who_comes_to_load_a_key_that_has_landed_meanwhile_does_not_load_it_agai
     assert_eq!(source.0.load(SeqCst), 1);
 }
 
-/// News of a peer that moves no key must not send callers round again, nor cost the computing of a ring.
-#[tokio::test]
-async fn a_view_that_places_keys_as_before_is_the_same_placement() {
-    let a = puppet("a", &Counting::default()).await;
-    let (me, other) = (peer("a", a.addr, PeerState::Ready, true), peer("b", a.addr, PeerState::Ready, false));
-    a.node.adopt(vec![me.clone(), other.clone()]);
 /// The registry goes to every node that joins, so it has an end; callers hear of it by type.
 #[tokio::test]
 async fn keyspaces_beyond_what_the_cluster_can_remember_are_refused() {
@@ -217,6 +217,12 @@ async fn keyspaces_beyond_what_the_cluster_can_remember_are_refused() {
     assert!(a.keyspaces.get("things").is_ok());
 }
 
+/// News of a peer that moves no key must not send callers round again, nor cost the computing of a ring.
+#[tokio::test]
+async fn a_view_that_places_keys_as_before_is_the_same_placement() {
+    let a = puppet("a", &Counting::default()).await;
+    let (me, other) = (peer("a", a.addr, PeerState::Ready, true), peer("b", a.addr, PeerState::Ready, false));
+    a.node.adopt(vec![me.clone(), other.clone()]);
     let before = a.node.topology().placement.clone();
     a.node.adopt(vec![me.clone(), Peer { zone: Some("elsewhere".into()), ..other.clone() }]);
     assert!(Arc::ptr_eq(&before, &a.node.topology().placement));
