@@ -81,6 +81,10 @@ pub(crate) struct ClusterConfig {
     pub(crate) limits: Limits,
 }
 
+/// The most of it that an exchange takes, beside what a node says of itself.
+#[cfg(test)]
+pub(crate) const SHARED_BYTES_MAX: usize = sync::FRAME_BYTES_MAX - (4 << 10);
+
 /// State that all nodes share and merge. Merging is idempotent and in any order; bytes that make no sense are ignored.
 pub(crate) trait SharedState: Send + Sync {
     fn export(&self) -> Vec<u8>;

@@ -55,6 +55,7 @@ fn errors() -> Vec<Error> {
         Error::Overloaded { what: Overload::Loads, limit: 5 },
         Error::Overloaded { what: Overload::Waiters, limit: 5 },
         Error::Overloaded { what: Overload::PeerRequests, limit: 5 },
+        Error::Overloaded { what: Overload::Keyspaces, limit: 5 },
         unavailable.clone(),
         Error::NotOwner { peer: "b".into() },
         Error::Unreached { unreached: vec![Unreached { key: Some("k".into()), peer: "b".into(), error: unavailable }] },
@@ -102,6 +103,16 @@ fn responses_arrive_as_they_were_sent() {
 }
 
 #[test]
+fn the_longest_lifetime_there_is_does_not_arrive_as_none() {
+    for ttl in [Duration::from_millis(u64::MAX), Duration::from_millis(u64::MAX - 1), Duration::MAX] {
+        let entries = vec![PutEntry { key: "a", value: b"", ttl: Some(ttl) }];
+        let payload = payload(|out| Request::Put { keyspace: USERS, entries }.encode(RequestId(42), out));
+        let Ok((_, Request::Put { entries, .. })) = Request::decode(&payload) else { panic!("it decodes") };
+        assert_eq!(entries[0].ttl, Some(Duration::from_millis(u64::MAX - 1)));
+    }
+}
+
+#[test]
 fn every_truncation_is_refused() {
     for request in requests().iter().filter(|request| !matches!(request, Request::Registry(_))) {
         let payload = payload(|out| request.encode(RequestId(42), out));
@@ -111,6 +122,25 @@ fn every_truncation_is_refused() {
         let payload = payload(|out| response.encode(RequestId(42), out));
         assert!((0..payload.len()).all(|len| Response::decode(&payload[..len]).is_err()), "{response:?}");
     }
+}
+
+#[test]
+fn frames_are_cut_off_as_they_come_in_and_a_promised_length_takes_no_memory() {
+    let mut sent = BytesMut::new();
+    Request::Ping.encode(RequestId(1), &mut sent);
+    Request::Cancel.encode(RequestId(2), &mut sent);
+    let (mut received, mut ids) = (BytesMut::new(), Vec::new());
+    for byte in sent {
+        received.put_u8(byte);
+        while let Some(frame) = cut_frame(&mut received, 9).unwrap() {
+            ids.push(Request::decode(&frame).unwrap().0.0);
+        }
+    }
+    assert_eq!(ids, [1, 2]);
+    let mut promise = BytesMut::from(&[0x3F, 0xFF, 0xFF, 0xFF, 1][..]);
+    assert_eq!(cut_frame(&mut promise, 1 << 30), Ok(None));
+    assert!(promise.capacity() < 1 << 10);
+    assert!(cut_frame(&mut promise, 1 << 20).is_err());
 }
 
 #[test]
