@@ -198,7 +198,7 @@ async fn answer_one(
     visitor: Visitor,
     permits: &Semaphore,
 ) -> Option<Knowledge> {
-    let admitted = exchange.gate.admit(stream, &exchange.hello, exchange.limits.handshake_timeout, &|| true);
+    let admitted = Box::pin(exchange.gate.admit(stream, &exchange.hello, exchange.limits.handshake_timeout, &|| true));
     let Some(admitted) = visitor.unless_shown_out(admitted).await else {
         exchange.turn_away(from, "too many have not said who they are", exchange.limits.handshakes_max);
         return None;
