@@ -68,7 +68,7 @@ pub struct Asked {
 }
 
 pub struct State {
-    pub(self) store: Store,
+    store: Store,
     mood: Mood,
     gone_by: GoneBy,
     labels: String,
@@ -88,7 +88,7 @@ pub struct State {
 }
 
 /// State that is shared with connections, and the news that it has changed.
-pub(self) struct Shared {
+struct Shared {
     state: Mutex<State>,
     changed: watch::Sender<()>,
 }
