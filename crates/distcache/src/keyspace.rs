@@ -21,7 +21,7 @@ use crate::engine::KeepAlive;
 use crate::error::Error;
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
 use crate::lease::{Leases, Sightings};
-use crate::net::Moment;
+use crate::net::{self, Moment};
 use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::source::DynDataSource;
@@ -249,6 +249,13 @@ impl Core {
             self.epoch.fetch_add(1, Ordering::AcqRel);
             self.generation.fetch_max(generation, Ordering::AcqRel);
             self.node.sweep.notify_one();
+        }
+    }
+
+    /// What a peer says was the latest clear. A time that no clock can show is not taken in, or there could be no later clear.
+    pub(crate) fn hear_of(&self, generation: u64) {
+        if self.generation() < generation && generation <= net::wall_clock_ms_max() {
+            self.advance(generation);
         }
     }
 

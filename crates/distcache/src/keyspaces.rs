@@ -113,7 +113,8 @@ impl SharedState for Keyspaces {
     }
 
     fn merge(&self, bytes: &[u8]) {
-        let Some(theirs) = Registry::decode(bytes) else {
+        let theirs = Registry::decode(bytes).filter(|theirs| theirs.is_plausible(net::wall_clock_ms_max()));
+        let Some(theirs) = theirs else {
             tracing::warn!("what a peer says of the keyspaces makes no sense and is ignored");
             return;
         };

@@ -11,6 +11,8 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 pub(crate) use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
+const CLOCK_AHEAD_MS_MAX: u64 = 24 * 3600 * 1000;
+
 /// Milliseconds on this node's own monotonic clock. The resolution is that of the kernel's tick (1 to 10 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Moment(pub(crate) u64);
@@ -82,6 +84,12 @@ fn kernel_now() -> Moment {
 /// Wall-clock milliseconds since 1970: for incarnations and versions that must grow over a restart, never for lifetimes.
 pub(crate) fn wall_clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+/// The latest that the wall clock of another node may show. Clocks are wrong, but not by more than a day; a time at the end of
+/// the numbers would leave none for what comes after it.
+pub(crate) fn wall_clock_ms_max() -> u64 {
+    wall_clock_ms().saturating_add(CLOCK_AHEAD_MS_MAX)
 }
 
 /// A generator of this node's own, seeded by the operating system.

@@ -3,6 +3,7 @@
 //! Pure: a value that nodes exchange and merge. The invariant: merging is idempotent, commutative and associative, so that all
 //! nodes that heard the same things, in whatever order and however often, know the same.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -75,10 +76,15 @@ impl Registry {
             }
             let ours = self.keyspaces.entry(name).or_default();
             ours.generation = ours.generation.max(theirs.generation);
-            if theirs.version > ours.version {
+            if theirs.counts_rather_than(ours) {
                 (ours.version, ours.deleted, ours.settings) = (theirs.version, theirs.deleted, theirs.settings);
             }
         }
+    }
+
+    /// Whether nothing in it is of a time later than `clock_ms_max`. What is would leave no time for a later act.
+    pub(crate) fn is_plausible(&self, clock_ms_max: u64) -> bool {
+        self.keyspaces.values().all(|agreed| agreed.generation.max(agreed.version.number) <= clock_ms_max)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
@@ -88,6 +94,21 @@ impl Registry {
     /// `None` for bytes that make no sense.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         postcard::from_bytes(bytes).ok()
+    }
+}
+
+impl Agreed {
+    /// Of two definitions under one version, which no honest node makes, all nodes keep the same one.
+    fn counts_rather_than(&self, other: &Self) -> bool {
+        match self.version.cmp(&other.version) {
+            Ordering::Equal if (self.deleted, &self.settings) == (other.deleted, &other.settings) => false,
+            Ordering::Equal => self.definition() > other.definition(),
+            order => order.is_gt(),
+        }
+    }
+
+    fn definition(&self) -> Vec<u8> {
+        postcard::to_stdvec(&(self.deleted, &self.settings)).unwrap_or_default()
     }
 }
 
@@ -144,6 +165,28 @@ mod tests {
         fn garbage_is_ignored(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Registry::decode(&bytes);
         }
+    }
+
+    #[test]
+    fn of_two_definitions_under_one_version_all_keep_the_same() {
+        let settled = |max_bytes| {
+            let mut registry = Registry::default();
+            registry.settle("a", 7, 1, KeyspaceSettings { max_bytes, ..Default::default() });
+            registry
+        };
+        let [mut one, mut other] = [settled(1), settled(2)];
+        one.merge(other.clone());
+        other.merge(settled(1));
+        assert_eq!(one, other);
+    }
+
+    #[test]
+    fn a_time_that_no_clock_can_show_is_found() {
+        let mut registry = Registry::default();
+        registry.clear("a", 7);
+        assert!(registry.is_plausible(7) && !registry.is_plausible(6));
+        registry.settle("a", u64::MAX, 1, KeyspaceSettings::default());
+        assert!(!registry.is_plausible(7));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Served {
 impl Core {
     /// Answers from what is stored; `false`: this needs more than a look.
     pub(crate) fn serve_at_once(&self, from: NodeId, get: &Get<'_>, answer: &mut dyn FnMut(Answer<'_>)) -> bool {
-        self.advance(get.keyspace.generation);
+        self.hear_of(get.keyspace.generation);
         let hash = self.hash(get.key);
         if !self.node.tenures.of(hash).is_mine {
             answer(Answer::NotOwner);
@@ -82,7 +82,7 @@ impl Core {
     }
 
     pub(crate) async fn serve_get(self: &Arc<Self>, from: NodeId, get: &Get<'_>) -> Served {
-        self.advance(get.keyspace.generation);
+        self.hear_of(get.keyspace.generation);
         let hash = self.hash(get.key);
         if let Err(refused) = self.serves(hash, get.key) {
             return refused;
@@ -96,7 +96,7 @@ impl Core {
     }
 
     pub(crate) async fn serve_get_many(self: &Arc<Self>, from: NodeId, get: &GetMany<'_>) -> Vec<Served> {
-        self.advance(get.keyspace.generation);
+        self.hear_of(get.keyspace.generation);
         let limit = get.deadline.min(self.fetch_deadline());
         let deadline = tokio::time::Instant::now() + limit;
         let now = self.node.clock.now();
@@ -158,7 +158,7 @@ impl Core {
     }
 
     pub(crate) async fn serve_put(self: &Arc<Self>, generation: u64, entries: &[PutEntry<'_>]) -> Vec<Option<Error>> {
-        self.advance(generation);
+        self.hear_of(generation);
         let writes = entries.iter().map(|entry| {
             self.node.limits.check_value(entry.value.len())?;
             Ok((entry.key, Change::Put { value: entry.value, ttl: entry.ttl }))
@@ -167,7 +167,7 @@ impl Core {
     }
 
     pub(crate) async fn serve_delete(self: &Arc<Self>, generation: u64, keys: &[&str]) -> Vec<Option<Error>> {
-        self.advance(generation);
+        self.hear_of(generation);
         self.serve_writes(keys.iter().map(|key| Ok((*key, Change::Delete))).collect()).await
     }
 
@@ -185,7 +185,7 @@ impl Core {
     }
 
     pub(crate) fn serve_invalidate(&self, generation: u64, keys: &[&str]) {
-        self.advance(generation);
+        self.hear_of(generation);
         self.counters.add(Count::InvalidationsReceived, keys.len() as u64);
         keys.iter().for_each(|key| self.drop_copy(self.hash(key), key));
     }
