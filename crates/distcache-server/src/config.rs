@@ -223,6 +223,13 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_key_holds_the_error_is_one_line() {
+        assert!(refused("[node]\n\"a\\nb\" = 1\n").starts_with("unknown key `a\\nb` in [node] at line 2;"));
+        assert!(refused("[keyspaces.\"a\\nb\"]\n").contains("`a\\nb` is no name"));
+        assert!(refused("[node]\nweight = [\t1]\n").contains("`weight = [ 1]`"));
+    }
+
+    #[test]
     fn what_is_planned_is_not_called_unknown() {
         assert_eq!(refused("[redis]\n"), "[redis] at line 1 is not supported by this version");
     }

@@ -35,6 +35,12 @@ mod member;
 mod seeding;
 mod state;
 mod sync;
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz {
+    pub use super::envelope::fuzz::GOSSIP_ENVELOPE;
+    pub use super::gossip::fuzz::GOSSIP_PACKET;
+    pub use super::sync::fuzz::METADATA;
+}
 #[cfg(test)]
 mod tests;
 

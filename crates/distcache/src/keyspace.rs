@@ -245,7 +245,7 @@ impl Core {
     /// Drops everything that was stored before the clear called `generation`, in no time. A clear that no clock can have named
     /// is none: after it no other would count.
     pub(crate) fn advance(&self, generation: u64) {
-        if self.generation.load(Ordering::Acquire) < generation && generation <= net::wall_clock_max_ms() {
+        if self.generation.load(Ordering::Acquire) < generation && generation <= net::wall_clock_ms_max() {
             // Before the generation is known to be taken in: whoever sees it must not find what it cleared.
             self.epoch.fetch_add(1, Ordering::AcqRel);
             self.generation.fetch_max(generation, Ordering::AcqRel);

@@ -121,7 +121,7 @@ impl SharedState for Keyspaces {
             tracing::warn!("what a peer says of the keyspaces makes no sense and is ignored");
             return;
         };
-        let theirs = theirs.plausible(net::wall_clock_max_ms());
+        let theirs = theirs.plausible(net::wall_clock_ms_max());
         let mut registry = self.registry.lock();
         let table = self.table.read();
         theirs.iter().filter(|(name, _)| table.contains_key(*name)).for_each(|(name, _)| registry.expect(name));
@@ -229,3 +229,6 @@ impl Keyspaces {
         })
     }
 }
+
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz;

@@ -82,6 +82,10 @@ pub mod bench_support {
     pub use crate::ring::{Member, Move, NodeId, Ring, SLOTS, Slot, ViewId};
 }
 
+#[cfg(feature = "fuzz-internals")]
+#[doc(hidden)]
+pub mod fuzz_support;
+
 /// The README's code compiles and runs.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]

@@ -90,7 +90,7 @@ const CLOCK_AHEAD_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// The latest that the wall clock of an honest node shows now. What other nodes count from their clocks is believed up to here:
 /// a number at the end of all numbers would never be outdone.
-pub(crate) fn wall_clock_max_ms() -> u64 {
+pub(crate) fn wall_clock_ms_max() -> u64 {
     wall_clock_ms().saturating_add(CLOCK_AHEAD_MS_MAX)
 }
 

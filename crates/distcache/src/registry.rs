@@ -3,6 +3,7 @@
 //! Pure: a value that nodes exchange and merge. The invariant: merging is idempotent, commutative and associative, so that all
 //! nodes that heard the same things, in whatever order and however often, know the same.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -102,7 +103,7 @@ impl Registry {
             }
             let ours = self.keyspaces.entry(name).or_default();
             ours.generation = ours.generation.max(theirs.generation);
-            if theirs.version > ours.version {
+            if theirs.counts_rather_than(ours) {
                 (ours.version, ours.deleted, ours.settings) = (theirs.version, theirs.deleted, theirs.settings);
             }
         }
@@ -115,6 +116,21 @@ impl Registry {
     /// `None` for bytes that make no sense.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         postcard::from_bytes(bytes).ok()
+    }
+}
+
+impl Agreed {
+    /// Of two definitions under one version, which no honest node makes, all nodes keep the same one.
+    fn counts_rather_than(&self, other: &Self) -> bool {
+        match self.version.cmp(&other.version) {
+            Ordering::Equal if (self.deleted, &self.settings) == (other.deleted, &other.settings) => false,
+            Ordering::Equal => self.definition() > other.definition(),
+            order => order.is_gt(),
+        }
+    }
+
+    fn definition(&self) -> Vec<u8> {
+        postcard::to_stdvec(&(self.deleted, &self.settings)).unwrap_or_default()
     }
 }
 
@@ -218,6 +234,19 @@ mod tests {
         assert!(registry.get("one-more").is_none() && registry.check_room("one-more").is_err());
         let bytes = registry.encode().len();
         assert!(bytes <= SHARED_BYTES_MAX, "{bytes}");
+    }
+
+    #[test]
+    fn of_two_definitions_under_one_version_all_keep_the_same() {
+        let settled = |max_bytes| {
+            let mut registry = Registry::default();
+            registry.settle("a", 7, 1, KeyspaceSettings { max_bytes, ..Default::default() });
+            registry
+        };
+        let [mut one, mut other] = [settled(1), settled(2)];
+        one.merge(other.clone());
+        other.merge(settled(1));
+        assert_eq!(one, other);
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub use secret::{ClusterSecret, SecretError};
 pub use tls::Tls;
 #[cfg(feature = "tls")]
 pub use tls::TlsError;
+#[cfg(all(feature = "fuzz-internals", feature = "tls"))]
+pub(crate) use tls::fuzz as tls_fuzz;
 
 /// The first byte of a TLS connection; the protocol without TLS begins with a letter.
 const TLS_HANDSHAKE: u8 = 0x16;

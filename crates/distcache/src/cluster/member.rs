@@ -48,7 +48,7 @@ impl Identity {
     /// The newest epoch that a node with a clock can have. One at the end of the numbers would keep the true node from ever
     /// coming back.
     pub(super) fn epoch_max() -> u64 {
-        net::wall_clock_max_ms()
+        net::wall_clock_ms_max()
     }
 
     /// Which of two identities of one address is the newer.

@@ -269,6 +269,9 @@ fn decoded<M: DeserializeOwned>(frame: &[u8]) -> Result<M, ExchangeError> {
     }
 }
 
+#[cfg(feature = "fuzz-internals")]
+pub(super) mod fuzz;
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -230,3 +230,13 @@ async fn a_view_that_places_keys_as_before_is_the_same_placement() {
     a.node.adopt(vec![me, Peer { weight: 50, ..other }]);
     assert_eq!(a.core.view_seq(), before.seq() + 1);
 }
+
+#[tokio::test]
+async fn a_clear_from_the_end_of_time_is_not_believed_and_the_next_one_clears() {
+    let Puppet { core, .. } = puppet("a", &Counting::default()).await;
+    core.advance(u64::MAX);
+    assert_eq!(core.generation(), 0);
+    let now = crate::net::wall_clock_ms();
+    core.advance(now);
+    assert_eq!(core.generation(), now);
+}

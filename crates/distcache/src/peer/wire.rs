@@ -13,6 +13,10 @@ use bytes::{Buf, BufMut, BytesMut};
 use crate::error::Error;
 
 mod errors;
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz;
+#[cfg(any(test, feature = "fuzz-internals"))]
+mod samples;
 
 use errors::put_error;
 

@@ -333,5 +333,7 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     postcard::take_from_bytes(body).ok().filter(|(_, rest)| rest.is_empty()).map(|(message, _)| message)
 }
 
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;
