@@ -1,10 +1,9 @@
 //! All of the `distcache` binary, and no API: a node from a configuration file, commands that talk to nodes, and a demonstration.
 //!
-//! In reading order: [`config`] (the file) → [`serve`] (the life of a node) → [`discovery`] and [`security`] (who the others are,
-//! and whom they trust) → [`sources`] → [`listener`] (ports and their
-//! limits) → [`http`] (data) → [`admin`] and [`health`]; then [`call`] (the client side of HTTP) → [`client`] (commands); then
-//! [`secret`], `certs` and `demo`. This file only picks the command and turns its end into an exit code. A
-//! library so that fuzz targets reach what a stranger may send.
+//! In reading order: `config` (the file) → `serve` (the life of a node) → `discovery` and `security` (who the others are, and
+//! whom they trust) → `sources` → `listener` (ports and their limits) → `http` (data) → `admin` and `health`; then `call` (the
+//! client side of HTTP) → `client` (commands); then `secret`, `certs` and `demo`. This file only picks the command and turns its
+//! end into an exit code. A library so that fuzz targets reach what a stranger may send.
 
 use std::error::Error;
 use std::future::Future;
