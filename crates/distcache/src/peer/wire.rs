@@ -463,7 +463,8 @@ impl<'a> Input<'a> {
     }
 
     fn duration(&mut self) -> Result<Duration, WireError> {
-        self.u64().map(Duration::from_millis)
+        // The number that stands for no limit is no duration; nobody sends it as one.
+        self.u64().map(|millis| Duration::from_millis(millis.min(NO_LIMIT - 1)))
     }
 
     fn lifetime(&mut self) -> Result<Option<Duration>, WireError> {
