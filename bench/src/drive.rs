@@ -58,7 +58,10 @@ pub fn run(system: System, cluster: &str, servers: &[SocketAddr]) -> Result<(), 
     let runtime = systems::one_worker()?;
     runtime.block_on(async {
         match system {
-            System::Distcache => work(distcache::Node::join(cluster, servers).await?).await,
+            System::Distcache | System::DistcacheTls => {
+                let security = distcache::Security::of(system, std::os::unix::process::parent_id());
+                work(distcache::Node::join(security, cluster, servers).await?).await
+            }
             System::Groupcache => work(groupcache::Node::join(servers).await?).await,
             System::Redis => work(redis::Connection::open(servers[0]).await?).await,
         }

@@ -18,6 +18,12 @@ pub enum BenchError {
     Distcache(#[from] distcache::Error),
     #[error("distcache does not start: {0}")]
     DistcacheStart(#[from] distcache::StartError),
+    #[error(transparent)]
+    Tls(#[from] distcache::TlsError),
+    #[error(transparent)]
+    Secret(#[from] distcache::SecretError),
+    #[error("no certificate could be made: {0}")]
+    Certificate(#[from] rcgen::Error),
     /// groupcache does not export its error.
     #[error("groupcache: {0}")]
     Groupcache(#[source] Box<dyn StdError + Send + Sync>),

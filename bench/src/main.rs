@@ -1,6 +1,6 @@
 //! distcache side by side with other caches. Every comparison runs all its contestants in turns, in one run.
 //!
-//! In reading order: [`hit`], [`remote`], [`many`], [`ring`] and [`memory`] are the comparisons; [`cluster`] and [`child`] run
+//! In reading order: [`hit`], [`remote`], [`tls`], [`many`], [`ring`] and [`memory`] are the comparisons; [`cluster`] and [`child`] run
 //! contestants as processes of their own, which [`drive`] and [`systems`] are the inside of; [`bare`], [`workload`],
 //! [`stats`], [`machine`] and [`report`] are what several of them share.
 
@@ -18,6 +18,7 @@ mod report;
 mod ring;
 mod stats;
 mod systems;
+mod tls;
 mod workload;
 
 use std::net::SocketAddr;
@@ -69,6 +70,8 @@ enum Command {
     Hit,
     /// A get of another node's key, beside groupcache and a Redis server
     Remote,
+    /// The same under mutual TLS, beside plaintext
+    Tls,
     /// 100 keys at once over three nodes, beside 100 single gets
     Many,
     /// Balance, movement and time of the slot table, beside classic rings
@@ -101,9 +104,10 @@ type Comparison = fn(Settings) -> Result<Vec<Target>, BenchError>;
 
 fn run(command: Command, settings: Settings) -> Result<(), BenchError> {
     let comparisons: &[Comparison] = match command {
-        Command::All => &[hit::run, remote::run, many::run, ring::run, memory::run],
+        Command::All => &[hit::run, remote::run, tls::run, many::run, ring::run, memory::run],
         Command::Hit => &[hit::run],
         Command::Remote => &[remote::run],
+        Command::Tls => &[tls::run],
         Command::Many => &[many::run],
         Command::Ring => &[ring::run],
         Command::Memory => &[memory::run],

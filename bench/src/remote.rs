@@ -9,8 +9,8 @@ use crate::stats::{alternate, median, ratio, spread};
 use crate::systems::{System, redis};
 use crate::workload::{LARGE_VALUE_BYTES, SMALL_VALUE_BYTES};
 
-const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
-const IN_FLIGHT_OF_TARGETS: usize = 64;
+pub const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
+pub const IN_FLIGHT_OF_TARGETS: usize = 64;
 
 pub fn run(settings: Settings) -> Result<Vec<Target>, BenchError> {
     redis::check_installed()?;
@@ -38,7 +38,7 @@ pub fn run(settings: Settings) -> Result<Vec<Target>, BenchError> {
     Ok(targets)
 }
 
-fn rounds(
+pub fn rounds(
     clusters: &mut [Cluster],
     settings: Settings,
     value_bytes: usize,
@@ -52,11 +52,11 @@ fn rounds(
     alternate(clusters.len(), settings.pick(5, 1), |contestant| clusters[contestant].measure(timed))
 }
 
-fn of(samples: &[Sample], number: impl Fn(&Sample) -> f64) -> Vec<f64> {
+pub fn of(samples: &[Sample], number: impl Fn(&Sample) -> f64) -> Vec<f64> {
     samples.iter().map(number).collect()
 }
 
-fn row(system: System, in_flight: usize, samples: &[Sample], ours: &[Sample]) -> [String; 8] {
+pub fn row(system: System, in_flight: usize, samples: &[Sample], ours: &[Sample]) -> [String; 8] {
     let rates = of(samples, |sample| sample.per_second);
     let versus = ratio(&of(ours, |sample| sample.per_second), &rates);
     let middle = |number: fn(&Sample) -> f64| median(&of(samples, number));

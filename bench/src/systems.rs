@@ -20,17 +20,21 @@ use crate::error::BenchError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum System {
     Distcache,
+    /// The same under mutual TLS, with a cluster secret.
+    DistcacheTls,
     Groupcache,
     Redis,
 }
 
 impl System {
+    /// Those that are different systems.
     pub const ALL: [Self; 3] = [Self::Distcache, Self::Groupcache, Self::Redis];
 
     /// What this program's arguments call it.
     pub fn arg(self) -> &'static str {
         match self {
             Self::Distcache => "distcache",
+            Self::DistcacheTls => "distcache-tls",
             Self::Groupcache => "groupcache",
             Self::Redis => "redis",
         }
@@ -39,6 +43,7 @@ impl System {
     pub fn name(self) -> &'static str {
         match self {
             Self::Distcache => "distcache",
+            Self::DistcacheTls => "distcache, mutual TLS",
             Self::Groupcache => "groupcache 0.3",
             Self::Redis => "redis-rs, redis-server",
         }
@@ -77,8 +82,9 @@ pub fn serve(system: System, cluster: &str, name: &str, seeds: &[SocketAddr]) ->
     let runtime = one_worker()?;
     let pid = std::process::id();
     match system {
-        System::Distcache => {
-            let engine = runtime.block_on(distcache::start(cluster, name, seeds))?;
+        System::Distcache | System::DistcacheTls => {
+            let security = distcache::Security::of(system, std::os::unix::process::parent_id());
+            let engine = runtime.block_on(distcache::start(security, cluster, name, seeds))?;
             child::say(&Serving { pid, addr: engine.me().gossip_addr })?;
             child::wait_for_end()
         }

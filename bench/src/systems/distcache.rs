@@ -1,11 +1,15 @@
 //! Our own nodes: a cluster on loopback, hot copies off.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use distcache::{DataSource, Engine, Fetched, Keyspace, KeyspaceSpec, PeerState, SourceError, StaticDiscovery};
+use distcache::{
+    ClusterSecret, DataSource, Engine, Fetched, Keyspace, KeyspaceSpec, PeerState, SourceError, StaticDiscovery, Tls,
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 
-use super::Reader;
+use super::{Reader, System};
 use crate::error::BenchError;
 use crate::workload;
 
@@ -20,10 +24,73 @@ impl DataSource for Made {
     }
 }
 
+/// How nodes know each other.
+#[derive(Clone, Debug)]
+pub enum Security {
+    None,
+    /// The certificates lie here.
+    MutualTls(PathBuf),
+}
+
+impl Security {
+    /// `bench` is the process that has made the certificates.
+    pub fn of(system: System, bench: u32) -> Self {
+        match system {
+            System::DistcacheTls => Self::MutualTls(directory(bench)),
+            _ => Self::None,
+        }
+    }
+}
+
+/// One name for all nodes, in the certificate that they share.
+const NAME: &str = "bench.internal";
+const SECRET: &str = "no secret at all: it is written here";
+const FILES: [&str; 3] = ["ca.pem", "node.pem", "node.key"];
+
+fn directory(bench: u32) -> PathBuf {
+    std::env::temp_dir().join(format!("distcache-bench-{bench}"))
+}
+
+/// A CA and a certificate, for as long as this lives.
+pub struct Certificates(PathBuf);
+
+impl Certificates {
+    pub fn make() -> Result<Self, BenchError> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+        let mut params = CertificateParams::new([NAME.to_owned()])?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        let cert = params.signed_by(&key, &ca)?;
+        let made = Self(directory(std::process::id()));
+        std::fs::create_dir_all(&made.0)?;
+        for (file, pem) in FILES.iter().zip([ca.pem(), cert.pem(), key.serialize_pem()]) {
+            std::fs::write(made.0.join(file), pem)?;
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for Certificates {
+    fn drop(&mut self) {
+        // In the system's directory for such things; what stays is removed with the rest of it.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
 /// Starts a node on free ports.
-pub async fn start(cluster: &str, name: &str, seeds: &[SocketAddr]) -> Result<Engine, BenchError> {
+pub async fn start(security: Security, cluster: &str, name: &str, seeds: &[SocketAddr]) -> Result<Engine, BenchError> {
     let any_port = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let engine = Engine::builder()
+    let builder = match security {
+        Security::None => Engine::builder(),
+        Security::MutualTls(directory) => {
+            let [ca, cert, key] = FILES.map(|file| directory.join(file));
+            let tls = Tls::from_files(ca, cert, key)?.server_name(NAME);
+            Engine::builder().tls(tls).cluster_secret(ClusterSecret::new(SECRET)?)
+        }
+    };
+    let engine = builder
         .keyspace(KeyspaceSpec::new(KEYSPACE, Made).max_bytes(256 << 20).hot_copies(false))
         .discovery(StaticDiscovery::new(seeds.iter().map(ToString::to_string)))
         .name(name)
@@ -43,8 +110,8 @@ pub struct Node {
 }
 
 impl Node {
-    pub async fn join(cluster: &str, servers: &[SocketAddr]) -> Result<Self, BenchError> {
-        let engine = start(cluster, "reader", servers).await?;
+    pub async fn join(security: Security, cluster: &str, servers: &[SocketAddr]) -> Result<Self, BenchError> {
+        let engine = start(security, cluster, "reader", servers).await?;
         wait_for_nodes(&engine, servers.len() + 1).await?;
         Ok(Self { keyspace: engine.keyspace(KEYSPACE)?, _engine: engine })
     }

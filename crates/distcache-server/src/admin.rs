@@ -3,6 +3,7 @@
 //! Field names are snake_case; durations end in `_ms`, sizes in `_bytes` or as the counters of the library are called.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -13,9 +14,12 @@ use distcache::{Engine, KeyspaceInfo, KeyspaceStats, Peer, PeerState};
 use serde_json::{Value, json};
 
 use crate::http::{self, ApiError};
+use crate::listener::{HEADERS_MAX, ListenerState};
 
-pub fn router(engine: Engine) -> Router {
+pub fn router(engine: Engine, listeners: Vec<Arc<ListenerState>>) -> Router {
+    let listeners = Router::new().route("/admin/listeners", get(self::listeners)).with_state(listeners.into());
     Router::new()
+        .route("/admin/node", get(node))
         .route("/admin/peers", get(peers))
         .route("/admin/ring", get(ring))
         .route("/admin/keyspaces", get(keyspaces))
@@ -24,6 +28,13 @@ pub fn router(engine: Engine) -> Router {
         .fallback(http::no_route)
         .method_not_allowed_fallback(http::no_method)
         .with_state(engine)
+        .merge(listeners)
+}
+
+async fn node(State(engine): State<Engine>) -> Json<Value> {
+    let refusals: serde_json::Map<String, Value> =
+        engine.refusals().into_iter().map(|(reason, count)| (reason.name().to_owned(), count.into())).collect();
+    Json(json!({ "node": peer(&engine.me()), "is_ready": engine.is_ready(), "refusals": refusals }))
 }
 
 async fn peers(State(engine): State<Engine>) -> Json<Value> {
@@ -46,6 +57,10 @@ async fn keyspaces(State(engine): State<Engine>) -> Json<Value> {
     };
     let keyspaces: Vec<Value> = engine.keyspaces().into_iter().map(&mut described).collect();
     Json(json!({ "keyspaces": keyspaces }))
+}
+
+async fn listeners(State(listeners): State<Arc<[Arc<ListenerState>]>>) -> Json<Value> {
+    Json(json!({ "listeners": listeners.iter().map(|one| listener(one)).collect::<Vec<_>>() }))
 }
 
 async fn owner(
@@ -109,6 +124,28 @@ fn keyspace(info: &KeyspaceInfo, stats: &KeyspaceStats) -> Value {
             "lease_ms": settings.lease.as_millis() as u64,
         },
         "stats": stats,
+    })
+}
+
+fn listener(listener: &ListenerState) -> Value {
+    let limits = &listener.limits;
+    let counters: serde_json::Map<String, Value> =
+        listener.counters.named().into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    json!({
+        "name": listener.name,
+        "url": listener.url(),
+        "limits": {
+            "connections_max": limits.connections_max,
+            "header_timeout_ms": limits.header_timeout.as_millis() as u64,
+            "header_bytes_max": limits.header_bytes_max,
+            "headers_max": HEADERS_MAX,
+            "body_timeout_ms": limits.body_timeout.as_millis() as u64,
+            "idle_timeout_ms": limits.idle_timeout.as_millis() as u64,
+            "write_timeout_ms": limits.write_timeout.as_millis() as u64,
+            "handshake_timeout_ms": limits.handshake_timeout.as_millis() as u64,
+        },
+        "connections_open": listener.connections_open(),
+        "stats": counters,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The client side of HTTP: one kept-alive connection to one node.
 //!
-//! Knows URLs, status codes and the shape of errors; does not retry and does not choose between nodes.
+//! Knows URLs, status codes and the shape of errors; does not retry and does not choose between nodes. Over TLS, [`trust`] says
+//! whom to believe.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,12 +15,19 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Where a node speaks HTTP: `http://host:port`.
+mod trust;
+
+pub use trust::{Trust, TrustArgs, TrustError};
+use trust::{asks_for_certificate, speaks_no_tls};
+
+/// Where a node speaks HTTP: `http://host:port` or `https://host:port`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeUrl {
+    is_tls: bool,
     authority: String,
     host: String,
     port: u16,
@@ -29,24 +37,27 @@ impl FromStr for NodeUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = |why: &str| Err(format!("{why}; expected http://host:port"));
+        let wrong = |why: &str| Err(format!("{why}; expected http://host:port or https://host:port"));
         let with_scheme = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let Ok(uri) = with_scheme.parse::<Uri>() else { return wrong("not a URL") };
-        if uri.scheme_str() != Some("http") {
-            return wrong("only http is spoken");
-        }
+        let (is_tls, port) = match uri.scheme_str() {
+            Some("http") => (false, 80),
+            Some("https") => (true, 443),
+            _ => return wrong("only HTTP is spoken"),
+        };
         if !matches!(uri.path(), "" | "/") || uri.query().is_some() {
             return wrong("a path is not expected");
         }
         let Some(authority) = uri.authority() else { return wrong("no host") };
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Self { authority: authority.as_str().to_owned(), host, port: authority.port_u16().unwrap_or(80) })
+        let port = authority.port_u16().unwrap_or(port);
+        Ok(Self { is_tls, authority: authority.as_str().to_owned(), host, port })
     }
 }
 
 impl fmt::Display for NodeUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}", self.authority)
+        write!(f, "{}://{}", if self.is_tls { "https" } else { "http" }, self.authority)
     }
 }
 
@@ -59,6 +70,18 @@ pub enum CallError {
         #[source]
         error: std::io::Error,
     },
+    #[error("no TLS with {url}: {error}")]
+    NoTls {
+        url: NodeUrl,
+        #[source]
+        error: std::io::Error,
+    },
+    #[error("{url} does not speak TLS; try http://{}", .url.authority)]
+    Plaintext { url: NodeUrl },
+    #[error("to speak TLS with {url}, name the CA of its certificate with --ca FILE or DISTCACHE_CA")]
+    NoCa { url: NodeUrl },
+    #[error("{url} asks for a certificate; name yours with --cert FILE and --key FILE")]
+    CertificateRequired { url: NodeUrl },
     #[error("the connection to {url} broke: {error}")]
     Broken {
         url: NodeUrl,
@@ -96,17 +119,33 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub async fn open(url: &NodeUrl, limit: Duration) -> Result<Self, CallError> {
-        let opened = tokio::time::timeout(limit, Self::open_unbounded(url)).await;
+    pub async fn open(url: &NodeUrl, trust: &Trust, limit: Duration) -> Result<Self, CallError> {
+        let opened = tokio::time::timeout(limit, Self::open_unbounded(url, trust)).await;
         opened.unwrap_or_else(|_| Err(CallError::Timeout { url: url.clone(), limit }))
     }
 
-    async fn open_unbounded(url: &NodeUrl) -> Result<Self, CallError> {
+    async fn open_unbounded(url: &NodeUrl, trust: &Trust) -> Result<Self, CallError> {
         let not_connected = |error| CallError::NotConnected { url: url.clone(), error };
         let stream = TcpStream::connect((url.host.as_str(), url.port)).await.map_err(not_connected)?;
         stream.set_nodelay(true).map_err(not_connected)?;
+        if !url.is_tls {
+            return Self::over(stream, url).await;
+        }
+        let no_ca = || CallError::NoCa { url: url.clone() };
+        let handshake = trust.handshake(&url.host, stream).ok_or_else(no_ca)?.await;
+        let stream = handshake.map_err(|error| match speaks_no_tls(&error) {
+            true => CallError::Plaintext { url: url.clone() },
+            false => CallError::NoTls { url: url.clone(), error },
+        })?;
+        Self::over(stream, url).await
+    }
+
+    async fn over(
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        url: &NodeUrl,
+    ) -> Result<Self, CallError> {
         let handshake = http1::handshake(TokioIo::new(stream)).await;
-        let (sender, connection) = handshake.map_err(|error| CallError::Broken { url: url.clone(), error })?;
+        let (sender, connection) = handshake.map_err(|error| broken(url, error))?;
         let driver = tokio::spawn(async move {
             // What goes wrong here, the call under way is told.
             let _ = connection.await;
@@ -121,7 +160,7 @@ impl Connection {
     }
 
     async fn call_unbounded(&mut self, method: Method, path: &str, body: Bytes) -> Result<Reply, CallError> {
-        let broken = |error| CallError::Broken { url: self.url.clone(), error };
+        let broken = |error| broken(&self.url, error);
         let nonsense =
             |error: hyper::http::Error| CallError::Nonsense { url: self.url.clone(), reason: error.to_string() };
         let request = Request::builder().method(method).uri(path).header(HOST, &self.url.authority);
@@ -145,20 +184,29 @@ impl Connection {
     }
 }
 
+/// A server that wants a certificate says so only after the handshake, from the client's view.
+fn broken(url: &NodeUrl, error: hyper::Error) -> CallError {
+    match asks_for_certificate(&error) {
+        true => CallError::CertificateRequired { url: url.clone() },
+        false => CallError::Broken { url: url.clone(), error },
+    }
+}
+
 /// One call on a connection of its own.
 pub async fn call_once(
     url: &NodeUrl,
+    trust: &Trust,
     method: Method,
     path: &str,
     body: Bytes,
     limit: Duration,
 ) -> Result<Reply, CallError> {
-    Connection::open(url, limit).await?.call(method, path, body, limit).await
+    Connection::open(url, trust, limit).await?.call(method, path, body, limit).await
 }
 
 /// One `GET` of JSON on a connection of its own.
-pub async fn json(url: &NodeUrl, path: &str, limit: Duration) -> Result<Value, CallError> {
-    let reply = call_once(url, Method::GET, path, Bytes::new(), limit).await?;
+pub async fn json(url: &NodeUrl, trust: &Trust, path: &str, limit: Duration) -> Result<Value, CallError> {
+    let reply = call_once(url, trust, Method::GET, path, Bytes::new(), limit).await?;
     let nonsense = |error: serde_json::Error| CallError::Nonsense { url: url.clone(), reason: error.to_string() };
     serde_json::from_slice(&reply.body).map_err(nonsense)
 }
@@ -179,7 +227,9 @@ mod tests {
         assert_eq!(port("http://127.0.0.1:8080"), Ok(("127.0.0.1".into(), 8080)));
         assert_eq!(port("cache-1:8080/"), Ok(("cache-1".into(), 8080)));
         assert_eq!(port("http://[::1]:81"), Ok(("::1".into(), 81)));
-        assert!(port("https://cache").is_err());
+        assert_eq!(port("https://cache"), Ok(("cache".into(), 443)));
+        assert_eq!("https://cache:8443/".parse::<NodeUrl>().unwrap().to_string(), "https://cache:8443");
+        assert!(port("ftp://cache").is_err());
         assert!(port("http://cache/v1").is_err());
     }
 

@@ -3,23 +3,33 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::config::Config;
+use distcache::Engine;
+
+use crate::config::{Config, Overrides};
+use crate::listener::{CertificateFiles, ListenError};
 use crate::serve::ServeError;
-use crate::sources;
+use crate::{security, sources};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// The configuration file (TOML)
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
-    /// Read the file alone: open no database
+    /// Read the file alone: open no database and no certificate
     #[arg(long)]
     offline: bool,
+    #[command(flatten)]
+    overrides: Overrides,
 }
 
 pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
-    let config = Config::load(&args.config)?;
+    let config = Config::load(&args.config, &args.overrides)?;
     if !args.offline {
+        for (name, listener) in [("http", &config.http), ("admin", &config.admin)] {
+            let checked = listener.tls.as_ref().map_or(Ok(()), CertificateFiles::check);
+            checked.map_err(|error| ListenError::Certificates { name, error })?;
+        }
+        let _checked = security::secured(Engine::builder(), &config)?;
         for keyspace in &config.keyspaces {
             sources::open(keyspace, &config.dir).await?;
         }

@@ -11,7 +11,7 @@ use clap::Subcommand;
 use hyper::Method;
 use serde_json::Value;
 
-use crate::call::{self, CallError, NodeUrl, Reply, segment};
+use crate::call::{self, CallError, NodeUrl, Reply, Trust, TrustArgs, TrustError, segment};
 use crate::config::parse_duration;
 use crate::table::{Align, Table, bytes, count, percent, time};
 
@@ -91,6 +91,8 @@ pub struct DataNode {
     /// The node's HTTP address
     #[arg(long, value_name = "URL", env = "DISTCACHE_HTTP", default_value = "http://127.0.0.1:8080")]
     http: NodeUrl,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 #[derive(clap::Args)]
@@ -98,6 +100,8 @@ pub struct AdminNode {
     /// The node's admin address
     #[arg(long, value_name = "URL", env = "DISTCACHE_ADMIN", default_value = "http://127.0.0.1:3321")]
     admin: NodeUrl,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,8 @@ pub enum ClientError {
     },
     #[error(transparent)]
     Call(CallError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
     #[error("cannot read standard input: {0}")]
     Input(#[source] io::Error),
     #[error("cannot write to standard output: {0}")]
@@ -260,19 +266,22 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
 
 impl DataNode {
     async fn call(&self, method: Method, path: &str, body: Bytes) -> Result<Reply, ClientError> {
-        let reply = call::call_once(&self.http, method, path, body, LIMIT).await;
+        let trust = Trust::of(&self.trust)?;
+        let reply = call::call_once(&self.http, &trust, method, path, body, LIMIT).await;
         reply.map_err(|error| explained(error, "--http URL", "DISTCACHE_HTTP"))
     }
 }
 
 impl AdminNode {
     async fn call(&self, method: Method, path: &str) -> Result<Reply, ClientError> {
-        let reply = call::call_once(&self.admin, method, path, Bytes::new(), LIMIT).await;
+        let trust = Trust::of(&self.trust)?;
+        let reply = call::call_once(&self.admin, &trust, method, path, Bytes::new(), LIMIT).await;
         reply.map_err(|error| explained(error, "--admin URL", "DISTCACHE_ADMIN"))
     }
 
     async fn json(&self, path: &str) -> Result<Value, ClientError> {
-        let value = call::json(&self.admin, path, LIMIT).await;
+        let trust = Trust::of(&self.trust)?;
+        let value = call::json(&self.admin, &trust, path, LIMIT).await;
         value.map_err(|error| explained(error, "--admin URL", "DISTCACHE_ADMIN"))
     }
 }

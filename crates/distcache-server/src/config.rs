@@ -8,25 +8,42 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod dns;
 mod error;
 mod keyspace;
+mod limits;
+mod listener;
+mod overrides;
+mod redact;
 mod section;
+mod security;
 mod summary;
 mod units;
 
+pub use dns::{DnsConfig, DnsRecord};
 pub use error::{ConfigError, Reason};
 pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig};
+pub use overrides::Overrides;
 use section::{Document, Section};
+pub use security::{ClusterConfig, NodeTlsConfig};
 pub use units::parse_duration;
+
+use distcache::Limits;
+
+use crate::listener::ListenerConfig;
 
 /// One node, as its file describes it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub node: NodeConfig,
-    pub cluster_name: Option<String>,
+    pub cluster: ClusterConfig,
+    pub tls: Option<NodeTlsConfig>,
+    pub limits: Limits,
     pub discovery: DiscoveryConfig,
-    pub http: SocketAddr,
-    pub admin: SocketAddr,
+    pub http: ListenerConfig,
+    /// The answer to one batch.
+    pub answer_bytes_max: usize,
+    pub admin: ListenerConfig,
     pub keyspaces: Vec<KeyspaceConfig>,
     /// The directory of the file: relative paths in it begin there.
     pub dir: PathBuf,
@@ -48,7 +65,7 @@ pub struct NodeConfig {
 pub enum DiscoveryConfig {
     Standalone,
     Static { seeds: Vec<String> },
-    Dns { host: String, port: u16 },
+    Dns(DnsConfig),
 }
 
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -57,26 +74,28 @@ const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3321)
 const GOSSIP_PORT: u16 = 3322;
 
 impl Config {
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+    pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let of_file = |reason| ConfigError { path: path.to_owned(), reason };
         let text = fs::read_to_string(path).map_err(|error| of_file(Reason::Read(error)))?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
-        Self::parse(&text, dir).map_err(of_file)
+        let mut config = Self::parse(&text, dir).map_err(of_file)?;
+        overrides.apply(&mut config);
+        Ok(config)
     }
 
     pub fn parse(text: &str, dir: PathBuf) -> Result<Self, Reason> {
         let document = Document::parse(text)?;
-        let known = ["node", "cluster", "discovery", "http", "admin", "keyspaces"];
-        let mut root = document.root(&known, &["tls", "redis", "limits"])?;
+        let known = ["node", "cluster", "tls", "discovery", "http", "admin", "limits", "keyspaces"];
+        let mut root = document.root(&known, &["redis"])?;
         let node = node(&mut root)?;
-        let cluster_name = root.section("cluster", &["name"], &["secret_file", "secret"])?.string("name")?;
+        let cluster = security::cluster(&mut root, &dir)?;
+        let tls = security::tls(&mut root, &dir)?;
+        let limits = limits::limits(&mut root)?;
         let discovery = discovery(&mut root)?;
-        let http = root.section("http", &["listen"], &["cert", "key", "ca", "tls", "token_file"])?;
-        let admin = root.section("admin", &["listen"], &["token_file", "token", "cert", "key"])?;
-        let http = { http }.addr("listen")?.unwrap_or(HTTP);
-        let admin = { admin }.addr("listen")?.unwrap_or(ADMIN);
+        let (http, answer_bytes_max) = listener::http(&mut root, HTTP, &dir)?;
+        let admin = listener::admin(&mut root, ADMIN, &dir)?;
         let keyspaces = keyspace::keyspaces(&mut root)?;
-        Ok(Self { node, cluster_name, discovery, http, admin, keyspaces, dir })
+        Ok(Self { node, cluster, tls, limits, discovery, http, answer_bytes_max, admin, keyspaces, dir })
     }
 
     pub fn is_standalone(&self) -> bool {
@@ -99,14 +118,12 @@ fn node(root: &mut Section<'_>) -> Result<NodeConfig, Reason> {
 }
 
 fn discovery(root: &mut Section<'_>) -> Result<DiscoveryConfig, Reason> {
-    let mut discovery = root.section("discovery", &["provider", "seeds", "host", "port"], &[])?;
+    let known = [&["provider", "seeds"], &dns::KNOWN[..]].concat();
+    let mut discovery = root.section("discovery", &known, &[])?;
     let provider = discovery.choice("provider", &["standalone", "static", "dns"], &["nats", "kubernetes"])?;
     let found = match provider.unwrap_or("standalone") {
         "static" => DiscoveryConfig::Static { seeds: discovery.seeds("seeds")?.unwrap_or_default() },
-        "dns" => DiscoveryConfig::Dns {
-            host: discovery.required("host", "the name whose addresses are the nodes")?,
-            port: discovery.integer("port", 1..=65_535)?.map_or(GOSSIP_PORT, |port| port as u16),
-        },
+        "dns" => DiscoveryConfig::Dns(dns::dns(&mut discovery)?),
         _ => DiscoveryConfig::Standalone,
     };
     discovery.nothing_left("it has no meaning for this provider")?;
@@ -116,6 +133,7 @@ fn discovery(root: &mut Section<'_>) -> Result<DiscoveryConfig, Reason> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listener::ListenerLimits;
 
     const WHOLE: &str = r#"
         [node]
@@ -128,11 +146,26 @@ mod tests {
         shutdown_grace = "1s 500ms"
         [cluster]
         name = "shop"
+        secret_file = "gossip.key"
+        [tls]
+        ca = "ca.pem"
+        cert = "/run/a.pem"
+        key = "/run/a.key"
+        server_name = "cache.internal"
+        [limits]
+        value_bytes_max = "1MiB"
+        handshakes_max = 32
+        handshake_timeout = "1s"
         [discovery]
         provider = "static"
         seeds = ["10.0.0.1:3322", "cache-2.internal:3322"]
         [http]
         listen = "127.0.0.1:0"
+        connections_max = 100
+        header_bytes_max = "32KiB"
+        idle_timeout = "2m"
+        answer_bytes_max = "1MiB"
+        tls = { cert = "a.pem", key = "/run/a.key" }
         [keyspaces.users]
         max_bytes = "64MiB"
         ttl = "5m"
@@ -155,9 +188,21 @@ mod tests {
         let config = Config::parse(WHOLE, "/etc/cache".into()).unwrap();
         assert_eq!(config.node.weight, Some(200));
         assert_eq!(config.node.shutdown_grace, Duration::from_millis(1500));
-        assert_eq!(config.cluster_name.as_deref(), Some("shop"));
+        assert_eq!(config.cluster.name.as_deref(), Some("shop"));
+        assert_eq!(config.cluster.secret_file, Some("/etc/cache/gossip.key".into()));
+        let tls = config.tls.unwrap();
+        assert_eq!((tls.ca, tls.cert), ("/etc/cache/ca.pem".into(), "/run/a.pem".into()));
+        assert_eq!((tls.server_name.as_deref(), tls.mutual), (Some("cache.internal"), true));
+        assert_eq!((config.limits.value_bytes_max, config.limits.handshakes_max), (1 << 20, 32));
+        assert_eq!(config.limits.handshake_timeout, Duration::from_secs(1));
+        assert_eq!(config.limits.members_max, Limits::default().members_max);
         assert!(matches!(&config.discovery, DiscoveryConfig::Static { seeds } if seeds.len() == 2));
-        assert_eq!((config.http.port(), config.admin), (0, ADMIN));
+        assert_eq!((config.http.listen.port(), config.admin.listen), (0, ADMIN));
+        assert_eq!((config.http.limits.connections_max, config.http.limits.header_bytes_max), (100, 32 << 10));
+        assert_eq!((config.http.limits.idle_timeout, config.answer_bytes_max), (Duration::from_secs(120), 1 << 20));
+        let tls = config.http.tls.unwrap();
+        assert_eq!((tls.cert, tls.key), ("/etc/cache/a.pem".into(), "/run/a.key".into()));
+        assert_eq!((tls.client_ca, config.admin.tls), (None, None));
         let users = &config.keyspaces[0];
         assert_eq!(users.name, "users");
         assert_eq!(users.max_bytes, Some(64 << 20));
@@ -172,7 +217,8 @@ mod tests {
     fn an_empty_file_is_a_node_by_itself() {
         let config = Config::parse("", PathBuf::new()).unwrap();
         assert!(config.is_standalone());
-        assert_eq!(config.http, HTTP);
+        assert_eq!(config.http.listen, HTTP);
+        assert_eq!((config.http.limits, config.http.tls), (ListenerLimits::HTTP, None));
         assert!(config.keyspaces.is_empty());
     }
 
@@ -181,18 +227,17 @@ mod tests {
         let text = "[keyspaces.users]\nsource = { kind = \"none\" }\n\nttll = \"5m\"\n";
         assert_eq!(refused(text), "unknown key `ttll` in [keyspaces.users] at line 4; did you mean `ttl`?");
         assert_eq!(refused("[nod]\n"), "unknown section [nod] at line 1; did you mean [node]?");
-        assert_eq!(refused("[http]\nxyzzy = 1\n"), "unknown key `xyzzy` in [http] at line 2; known are: `listen`");
+        let xyzzy = refused("[cluster]\nxyzzy = 1\n");
+        assert_eq!(xyzzy, "unknown key `xyzzy` in [cluster] at line 2; known are: `name`, `secret_file`");
+        let conections = refused("[admin]\nconections_max = 1\n");
+        assert!(conections.ends_with("in [admin] at line 2; did you mean `connections_max`?"), "{conections}");
         let nested = "[keyspaces.u]\nsource = { kind = \"sql\", ulr = \"sqlite:x\" }\n";
         assert_eq!(refused(nested), "unknown key `ulr` in [keyspaces.u.source] at line 2; did you mean `url`?");
     }
 
     #[test]
     fn what_is_planned_is_not_called_unknown() {
-        assert_eq!(refused("[tls]\nca = \"ca.pem\"\n"), "[tls] at line 1 is not supported by this version");
-        assert_eq!(
-            refused("[cluster]\nsecret_file = \"k\"\n"),
-            "`secret_file` in [cluster] at line 2 is not supported by this version"
-        );
+        assert_eq!(refused("[redis]\n"), "[redis] at line 1 is not supported by this version");
         assert_eq!(
             refused("[discovery]\nprovider = \"kubernetes\"\n"),
             "`provider = \"kubernetes\"` in [discovery] at line 2 is not supported by this version"
@@ -234,13 +279,15 @@ mod tests {
         assert!(source("url = \"sqlite:x\"").contains("`query` is missing in [keyspaces.u.source] at line 2"));
         assert!(source("query = \"SELECT ?1\"").contains("`url` is missing"));
         assert!(source("url = \"sqlite:x\", query = \"q\", table = \"t\"").contains("both `query` and `table`"));
-        assert!(refused("[discovery]\nprovider = \"dns\"\n").contains("`host` is missing in [discovery]"));
+        assert!(refused("[tls]\nca = \"ca.pem\"\n").contains("`cert` is missing in [tls] at line 1"));
+        assert!(refused("[http.tls]\n").contains("`cert` is missing in [http.tls] at line 1"));
+        assert!(refused("[admin.tls]\ncert = \"a.pem\"\n").contains("`key` is missing in [admin.tls]"));
     }
 
     #[test]
     fn a_key_without_meaning_here_is_refused() {
-        let text = "[discovery]\nprovider = \"dns\"\nhost = \"cache\"\nseeds = [\"a:1\"]\n";
-        assert_eq!(refused(text), "`seeds` in [discovery] at line 4: it has no meaning for this provider");
+        let text = "[discovery]\nprovider = \"static\"\nseeds = [\"a:1\"]\nname = \"cache\"\n";
+        assert_eq!(refused(text), "`name` in [discovery] at line 4: it has no meaning for this provider");
     }
 
     #[test]

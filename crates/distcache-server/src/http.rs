@@ -5,13 +5,15 @@
 use std::time::Duration;
 
 use axum::body::Bytes;
+use axum::body::HttpBody;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, Request, State};
 use axum::http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Router, body::Body};
+use axum::routing::{MethodRouter, get, post};
+use axum::{Extension, Router, body::Body};
 use distcache::{Engine, Entry, GetOptions, Limits, Origin, PutOptions};
 use serde::Deserialize;
 
@@ -25,16 +27,29 @@ use crate::config::parse_duration;
 const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const X_CACHE_ORIGIN: HeaderName = HeaderName::from_static("x-cache-origin");
 
-pub fn router(engine: Engine, limits: &Limits) -> Router {
-    let one = get(read).put(write).delete(remove).layer(DefaultBodyLimit::max(limits.value_bytes_max));
-    let many = post(batch::run).layer(DefaultBodyLimit::max(batch::body_bytes_max(limits)));
+/// `answer_bytes_max` bounds the answer to one batch.
+pub fn router(engine: Engine, limits: &Limits, answer_bytes_max: usize) -> Router {
+    let one = bounded(get(read).put(write).delete(remove), limits.value_bytes_max, "value_too_large");
+    let many = bounded(post(batch::run), batch::body_bytes_max(limits), "batch_too_large");
     Router::new()
         .route("/v1/{keyspace}/{*key}", one)
         .route("/v1/{keyspace}/", get(no_key).put(no_key).delete(no_key))
         .route("/v1/{keyspace}", many)
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
+        .layer(Extension(batch::AnswerBytesMax(answer_bytes_max)))
         .with_state(engine)
+}
+
+/// No larger body is read, and none is begun that says itself that it is larger.
+fn bounded(route: MethodRouter<Engine>, max: usize, too_large: &'static str) -> MethodRouter<Engine> {
+    let declared = move |request: Request, next: Next| async move {
+        match request.body().size_hint().lower() > max as u64 {
+            true => ApiError::body_too_large(too_large, max).into_response(),
+            false => next.run(request).await,
+        }
+    };
+    route.layer(DefaultBodyLimit::max(max)).layer(middleware::from_fn(declared))
 }
 
 type KeyPath = Result<Path<(String, String)>, PathRejection>;

@@ -1,8 +1,8 @@
 //! The `distcache` binary: a node from a configuration file, commands that talk to nodes, and a demonstration.
 //!
-//! In reading order: [`config`] (the file) → [`serve`] (the life of a node) → [`sources`] → [`http`] (data) → [`admin`] and
-//! [`health`]; then [`call`] (the client side of HTTP) → [`client`] (commands); then `demo`. This file only picks the command
-//! and turns its end into an exit code.
+//! In reading order: [`config`] (the file) → [`serve`] (the life of a node) → [`security`] → [`sources`] → [`listener`] (ports and their
+//! limits) → [`http`] (data) → [`admin`] and [`health`]; then [`call`] (the client side of HTTP) → [`client`] (commands); then
+//! [`secret`], `certs` and `demo`. This file only picks the command and turns its end into an exit code.
 
 use std::error::Error;
 use std::future::Future;
@@ -16,6 +16,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 mod admin;
 mod call;
+#[cfg(feature = "certs")]
+mod certs;
 mod check;
 mod client;
 mod config;
@@ -23,6 +25,10 @@ mod config;
 mod demo;
 mod health;
 mod http;
+mod listener;
+mod open_files;
+mod secret;
+mod security;
 mod serve;
 mod signals;
 mod sources;
@@ -45,6 +51,11 @@ enum Command {
     Serve(serve::Args),
     /// Check a configuration file and say in words what it means
     Check(check::Args),
+    /// Make a CA and certificates of nodes and clients, for development
+    #[cfg(feature = "certs")]
+    Certs(certs::Args),
+    /// Make a random secret for a cluster and write it to standard output
+    Secret,
     #[command(flatten)]
     Client(client::Command),
 }
@@ -68,6 +79,9 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
         Command::Demo(args) => Ok(on_all_cores(demo::run(args))??),
         Command::Serve(args) => Ok(on_all_cores(serve::run(args))??),
         Command::Check(args) => Ok(on_one_core(check::run(args))??),
+        #[cfg(feature = "certs")]
+        Command::Certs(args) => Ok(certs::run(args)?),
+        Command::Secret => Ok(secret::run()?),
         Command::Client(command) => Ok(on_one_core(client::run(command))??),
     }
 }

@@ -3,30 +3,31 @@
 //! Decides nothing about data. The invariant: every listener is bound before the engine starts, so that a node that joined a
 //! cluster can be talked to.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
-use axum::Router;
-use axum::serve::ListenerExt;
-use distcache::{DnsDiscovery, Engine, EngineBuilder, Limits, StartError, StaticDiscovery};
-use tokio::net::TcpListener;
+use distcache::{DnsDiscovery, Engine, EngineBuilder, StartError, StaticDiscovery};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ConfigError, DiscoveryConfig, NodeConfig};
+use crate::config::{Config, ConfigError, DiscoveryConfig, DnsConfig, DnsRecord, NodeConfig, Overrides};
 use crate::health::Health;
+use crate::listener::{ListenError, Listener, ListenerState};
+use crate::security::{self, SecurityProblem};
 use crate::signals::Signals;
 use crate::sources::{self, SourceProblem};
-use crate::{admin, http};
+use crate::{admin, http, open_files};
 
 #[derive(clap::Args)]
 pub struct Args {
     /// The configuration file (TOML)
     #[arg(long, short, value_name = "FILE")]
     config: PathBuf,
+    #[command(flatten)]
+    overrides: Overrides,
     /// End at once when standard input ends: with the parent, however that ended
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
@@ -37,13 +38,10 @@ pub struct Args {
 pub enum ServeError {
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("cannot listen on {addr} for {what}: {error}{}", hint(.error))]
-    Listen {
-        what: &'static str,
-        addr: SocketAddr,
-        #[source]
-        error: io::Error,
-    },
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Security(#[from] SecurityProblem),
     #[error(transparent)]
     Source(#[from] SourceProblem),
     #[error(transparent)]
@@ -52,18 +50,11 @@ pub enum ServeError {
     Signals(#[source] io::Error),
 }
 
-fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::AddrInUse => " (another process has it; choose another port in the configuration)",
-        _ => "",
-    }
-}
-
 /// Time for HTTP requests under way once the engine has drained.
 const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
-    let config = Config::load(&args.config)?;
+    let config = Config::load(&args.config, &args.overrides)?;
     if args.exit_with_stdin {
         end_with_stdin();
     }
@@ -82,41 +73,40 @@ pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
 struct Node {
     engine: Engine,
     health: Health,
-    http: SocketAddr,
-    admin: SocketAddr,
+    http: Arc<ListenerState>,
+    admin: Arc<ListenerState>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 impl Node {
     async fn start(config: &Config) -> Result<Self, ServeError> {
-        let (http_listener, http) = listen("http", config.http).await?;
-        let (admin_listener, admin) = listen("admin", config.admin).await?;
-        let limits = Limits::default();
-        let mut builder = builder(config).limits(limits.clone()).admin_addr(admin.to_string());
+        let http = Listener::bind("http", &config.http).await?;
+        let admin = Listener::bind("admin", &config.admin).await?;
+        let limits = config.limits.clone();
+        let connections = [&config.http, &config.admin].map(|listener| listener.limits.connections_max);
+        let connections = connections.iter().sum::<usize>() + 2 * limits.peer_connections_max;
+        open_files::make_room_for(connections as u64);
+        let mut builder = security::secured(builder(config), config)?
+            .limits(limits.clone())
+            .admin_addr(admin.state().addr.to_string());
         for keyspace in &config.keyspaces {
             builder = builder.keyspace(sources::open(keyspace, &config.dir).await?);
         }
         let engine = builder.start().await?;
         let health = Health::of(engine.clone());
-        let node = Self { engine, health, http, admin, tasks: TaskTracker::new(), stop: CancellationToken::new() };
-        node.serve(http_listener, http::router(node.engine.clone(), &limits).merge(node.health.router()));
-        node.serve(admin_listener, admin::router(node.engine.clone()).merge(node.health.router()));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let node = Self { engine, health, http: http.state(), admin: admin.state(), tasks, stop };
+        let data = http::router(node.engine.clone(), &limits, config.answer_bytes_max);
+        let seen = admin::router(node.engine.clone(), vec![node.http.clone(), node.admin.clone()]);
+        http.serve(data.merge(node.health.router()), &node.stop, &node.tasks);
+        admin.serve(seen.merge(node.health.router()), &node.stop, &node.tasks);
+        if let Some(file) = config.cluster.secret_file.clone().filter(|_| !config.is_standalone()) {
+            let (stop, engine) = (node.stop.clone(), node.engine.clone());
+            node.tasks.spawn(stop.run_until_cancelled_owned(security::follow_secret(engine, file)));
+        }
         node.tasks.close();
         Ok(node)
-    }
-
-    fn serve(&self, listener: TcpListener, router: Router) {
-        let stop = self.stop.clone().cancelled_owned();
-        // An answer is one small write; waiting to fill a packet would add 40 ms to it.
-        let listener = listener.tap_io(|connection| {
-            let _ = connection.set_nodelay(true);
-        });
-        self.tasks.spawn(async move {
-            if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
-                tracing::error!(%error, "a listener ended");
-            }
-        });
     }
 
     /// One line per listener, with the port that was really taken; then `ready`. Programs read this too.
@@ -127,8 +117,8 @@ impl Node {
             println!("peers   {}", me.peer_addr);
             println!("gossip  {}", me.gossip_addr);
         }
-        println!("http    http://{}", self.http);
-        println!("admin   http://{}", self.admin);
+        println!("http    {}", self.http.url());
+        println!("admin   {}", self.admin.url());
         println!("ready");
     }
 
@@ -140,24 +130,27 @@ impl Node {
     }
 }
 
-async fn listen(what: &'static str, addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
-    let of_listener = |error| ServeError::Listen { what, addr, error };
-    let listener = TcpListener::bind(addr).await.map_err(of_listener)?;
-    let taken = listener.local_addr().map_err(of_listener)?;
-    Ok((listener, taken))
-}
-
 fn builder(config: &Config) -> EngineBuilder {
     let mut builder = Engine::builder();
-    if let Some(name) = &config.cluster_name {
+    if let Some(name) = &config.cluster.name {
         builder = builder.cluster_name(name);
     }
     builder = match &config.discovery {
         DiscoveryConfig::Standalone => builder,
         DiscoveryConfig::Static { seeds } => builder.discovery(StaticDiscovery::new(seeds)),
-        DiscoveryConfig::Dns { host, port } => builder.discovery(DnsDiscovery::new(host, *port)),
+        DiscoveryConfig::Dns(config) => builder.discovery(dns(config)),
     };
     of_node(builder, &config.node)
+}
+
+fn dns(config: &DnsConfig) -> DnsDiscovery {
+    let discovery = match config.record {
+        DnsRecord::Address { port } => DnsDiscovery::new(&config.name, port),
+        DnsRecord::Srv => DnsDiscovery::srv(&config.name),
+    };
+    let discovery = config.name_servers.iter().fold(discovery, |discovery, server| discovery.name_server(*server));
+    let discovery = discovery.ip_family(config.ip_family);
+    config.timeout.into_iter().fold(discovery, DnsDiscovery::timeout)
 }
 
 fn of_node(mut builder: EngineBuilder, node: &NodeConfig) -> EngineBuilder {

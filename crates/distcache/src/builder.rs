@@ -14,6 +14,7 @@ use crate::error::StartError;
 use crate::limits::Limits;
 use crate::net;
 use crate::spec::KeyspaceSpec;
+use crate::trust::{ClusterSecret, Tls};
 
 /// The ports that nodes use unless told.
 const PEER_PORT: u16 = 3320;
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) admin_addr: Option<String>,
     pub(crate) zone: Option<String>,
     pub(crate) weight: u16,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) cluster_secret: Option<ClusterSecret>,
     pub(crate) limits: Limits,
     pub(crate) hop_budget: Duration,
     pub(crate) request_timeout: Duration,
@@ -62,6 +65,8 @@ impl EngineBuilder {
                 admin_addr: None,
                 zone: None,
                 weight: 100,
+                tls: None,
+                cluster_secret: None,
                 limits: Limits::default(),
                 hop_budget: Duration::from_millis(250),
                 request_timeout: Duration::from_secs(5),
@@ -129,6 +134,19 @@ impl EngineBuilder {
     /// This node's share of the keys in relation to the others; 100 unless told, 0: owns nothing.
     pub fn weight(mut self, weight: u16) -> Self {
         self.settings.weight = weight;
+        self
+    }
+
+    /// TLS for everything that nodes say to each other over TCP; without it they speak in the clear. Gossip, which is UDP, is
+    /// protected by a [cluster secret](Self::cluster_secret).
+    pub fn tls(mut self, tls: Tls) -> Self {
+        self.settings.tls = Some(tls);
+        self
+    }
+
+    /// The secret that all nodes of the cluster share; without it whoever reaches the gossip port is heard.
+    pub fn cluster_secret(mut self, secret: ClusterSecret) -> Self {
+        self.settings.cluster_secret = Some(secret);
         self
     }
 

@@ -4,7 +4,7 @@
 //! is in the view exactly when gossip says that it is up and its metadata has been exchanged, and with its metadata the shared
 //! state that was behind it. Nobody who names another cluster is ever a member.
 //!
-//! In reading order: `member` (who), `state` (pure: who is in the view), `gossip` (pure: who is up), `agenda` (pure: whom to ask
+//! In reading order: `member` (who), `state` (pure: who is in the view), `gossip` (pure: who is up), `codec` (whom it believes), `agenda` (pure: whom to ask
 //! next), `envelope` (around a datagram), `sync` (the exchange over TCP), `seeding` (discovery), `driver` (the task that joins
 //! them), `events` (what the others hear).
 
@@ -22,8 +22,11 @@ use crate::discovery::DynDiscovery;
 use crate::error::StartError;
 use crate::limits::Limits;
 use crate::net::{TcpListener, UdpSocket};
+use crate::trust::Gate;
+use crate::trust::handshake::{Hello, Topic};
 
 mod agenda;
+mod codec;
 mod driver;
 mod envelope;
 mod events;
@@ -55,7 +58,7 @@ const METADATA_PATIENCE: Duration = Duration::from_secs(3);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a node has to know to find the others and be found.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct ClusterConfig {
     pub(crate) cluster_name: String,
     pub(crate) node_name: String,
@@ -74,6 +77,7 @@ pub(crate) struct ClusterConfig {
     pub(crate) reseed_interval: Duration,
     /// How long to wait for the first contact when discovery names somebody.
     pub(crate) join_timeout: Duration,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) limits: Limits,
 }
 
@@ -154,8 +158,22 @@ impl Cluster {
         let known = watch::Sender::new(Arc::new(Known { me: me.clone(), others: Vec::new() }));
         let progress = watch::Sender::new(Progress::default());
         let (input, inputs) = mpsc::channel(INPUTS_QUEUED_MAX);
-        let envelope = Envelope::new(&config.cluster_name);
-        let exchange = Arc::new(Exchange::new(config.cluster_name, members_max, known.subscribe(), shared));
+        // A member that was restarted is a new sender, and the old one is remembered for a while.
+        let envelope = Envelope::new(Arc::clone(&config.gate), &config.cluster_name, members_max.saturating_mul(2));
+        let hello = Hello::new(
+            Topic::Exchange,
+            &config.cluster_name,
+            &config.node_name,
+            config.incarnation,
+            sync::FRAME_BYTES_MAX,
+        );
+        let exchange = Arc::new(Exchange {
+            gate: Arc::clone(&config.gate),
+            hello,
+            limits: config.limits.clone(),
+            known: known.subscribe(),
+            shared,
+        });
         let board = Arc::new(Board::new(View { peers: vec![me.peer(true)] }));
         let cluster = Self {
             join_timeout: config.join_timeout,
@@ -179,6 +197,7 @@ impl Cluster {
         };
         let parts = driver::Parts {
             socket,
+            gate: config.gate,
             envelope,
             members: Members::new(me, members_max),
             exchange: Arc::clone(&exchange),
@@ -187,6 +206,7 @@ impl Cluster {
             progress,
             wanted: cluster.wanted.clone(),
             inputs,
+            known_max: members_max.saturating_mul(2),
             aliases_max: members_max,
             tasks: tasks.clone(),
             leaving,

@@ -14,7 +14,7 @@ mod dns;
 mod standalone;
 mod static_;
 
-pub use dns::DnsDiscovery;
+pub use dns::{DnsDiscovery, IpFamily};
 pub use standalone::Standalone;
 pub use static_::StaticDiscovery;
 

@@ -21,13 +21,14 @@ use crate::keyspace::Keyspace;
 use crate::keyspaces::Keyspaces;
 use crate::net::{self, Clock, TcpListener};
 use crate::node::{Node, NodeParts};
-use crate::peer::handshake::Hello;
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
 use crate::peer::wire::{Request, Response};
 use crate::ring::{NodeId, SLOTS};
 use crate::spec::{KeyspaceSettings, KeyspaceSpec, PutOptions};
 use crate::stats::KeyspaceStats;
+use crate::trust::handshake::{Hello, Topic};
+use crate::trust::{ClusterSecret, Gate, KeyRing, Refusal, Refusals};
 
 /// Expired entries are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -130,7 +131,7 @@ impl Engine {
 
     fn start_alone(settings: Settings, stop: CancellationToken, alive: Arc<KeepAlive>) -> Self {
         let me = Peer::alone(settings.name.clone().unwrap_or_else(net::host_name), settings.weight.max(1));
-        let node = node(&settings, me.name.clone(), me.incarnation, false, stop);
+        let node = node(&settings, me.name.clone(), me.incarnation, Arc::default(), false, stop);
         node.adopt(vec![me.clone()]);
         let board = Board::new(View { peers: vec![me] });
         let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
@@ -148,11 +149,13 @@ impl Engine {
         let peer_port = listener.local_addr().map_err(bind_error)?.port();
         let name = settings.node_name(peer_port);
         let incarnation = net::wall_clock_ms();
-        let node = node(&settings, name.clone(), incarnation, true, stop.clone());
+        let gate = gate(&settings, &name)?;
+        let node = node(&settings, name.clone(), incarnation, gate.clone(), true, stop.clone());
         let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
         let server = Arc::new(Server {
             serve: keyspaces.clone(),
-            hello: Hello::new(&settings.cluster_name, &name, incarnation, settings.limits.frame_bytes_max()),
+            hello: node.hello().clone(),
+            gate: gate.clone(),
             limits: settings.limits.clone(),
             tasks: node.tasks.clone(),
             work: node.work.clone(),
@@ -171,9 +174,14 @@ impl Engine {
             incarnation,
             reseed_interval: settings.reseed_interval,
             join_timeout: settings.join_timeout,
+            gate: gate.clone(),
             limits: settings.limits,
         };
         let cluster = Cluster::start(config, settings.discovery, keyspaces.clone(), &node.tasks, stop).await?;
+        #[cfg(feature = "tls")]
+        if let Some(tls) = gate.tls.clone() {
+            node.spawn(tls.renew());
+        }
         join(&node, &cluster).await;
         let standing = Arc::new(Standing::Member { cluster, ready: AtomicBool::new(true) });
         Ok(Self { node, keyspaces, standing, alive })
@@ -336,6 +344,27 @@ impl Engine {
         RingInfo { view: ring.fingerprint().0, slots: SLOTS as u32, members }
     }
 
+    /// Why connections and datagrams of others were refused since the start, and how often; reasons that never occurred are left
+    /// out.
+    pub fn refusals(&self) -> Vec<(Refusal, u64)> {
+        self.node.gate().refusals.counts()
+    }
+
+    /// Changes the secret of the cluster while it runs. Connections that stand go on; gossip and new connections use it at once.
+    ///
+    /// To lose nobody, go over all nodes three times: accept the new secret beside the old one, speak under the new one and
+    /// accept the old, drop the old one. Between the rounds every node has to have taken the step. An engine that was started
+    /// without a secret refuses: its nodes would part.
+    pub fn rotate_cluster_secret(&self, secret: &ClusterSecret) -> Result<(), Error> {
+        let Some(ring) = &self.node.gate().ring else {
+            let reason = "this node was started without one; start all nodes with a secret".into();
+            return Err(Error::InvalidSpec { field: "cluster_secret", value: format!("{secret:?}"), reason });
+        };
+        ring.replace(secret);
+        tracing::info!("the cluster secret has changed");
+        Ok(())
+    }
+
     /// Whether this node has joined and is not leaving.
     pub fn is_ready(&self) -> bool {
         let (Standing::Alone { ready, .. } | Standing::Member { ready, .. }) = &*self.standing;
@@ -408,10 +437,31 @@ fn invalid_spec(error: StartError) -> Error {
     }
 }
 
-fn node(settings: &Settings, name: String, incarnation: u64, clustered: bool, stop: CancellationToken) -> Arc<Node> {
+/// What tells members from strangers.
+fn gate(settings: &Settings, node: &str) -> Result<Arc<Gate>, StartError> {
+    if let Some(why) = settings.tls.as_ref().and_then(|tls| tls.own_name_error(node)) {
+        return Err(StartError::invalid("tls", node, format!("other nodes would refuse this one: {why}")));
+    }
+    if settings.cluster_secret.is_none() && !settings.gossip_listen.ip().is_loopback() {
+        tracing::warn!("no cluster secret is set: whoever reaches the gossip port is heard");
+    }
+    let ring = settings.cluster_secret.as_ref().map(|secret| KeyRing::new(secret, &settings.cluster_name));
+    Ok(Arc::new(Gate { ring, tls: settings.tls.clone(), refusals: Refusals::default() }))
+}
+
+fn node(
+    settings: &Settings,
+    name: String,
+    incarnation: u64,
+    gate: Arc<Gate>,
+    clustered: bool,
+    stop: CancellationToken,
+) -> Arc<Node> {
     let limits = settings.limits.clone();
+    let frame_bytes_max = limits.frame_bytes_max();
     let link_settings = LinkSettings {
-        hello: Hello::new(&settings.cluster_name, &name, incarnation, limits.frame_bytes_max()),
+        hello: Hello::new(Topic::Requests, &settings.cluster_name, &name, incarnation, frame_bytes_max),
+        gate,
         limits: limits.clone(),
         hop_budget: settings.hop_budget,
         clock: Clock::Kernel,

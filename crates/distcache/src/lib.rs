@@ -32,7 +32,7 @@
 //!
 //! The modules in reading order, a get from top to bottom: `engine` (the front door), `keyspace` (the story of a key), `source`
 //! (what a user implements), `flight` (one question per key at a time), `store` (what is held), `expiry` (how long), `ring` and
-//! `placement` (who owns a key, since when), `lease` (who holds copies), `peer` (between nodes), `cluster` and `discovery` (who
+//! `placement` (who owns a key, since when), `lease` (who holds copies), `trust` (who is let in), `peer` (between nodes), `cluster` and `discovery` (who
 //! the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares), `net` (sockets and clock).
 #![warn(missing_docs)]
 
@@ -57,12 +57,13 @@ mod source;
 mod spec;
 mod stats;
 mod store;
+mod trust;
 
 pub use bytes::Bytes;
 
 pub use builder::EngineBuilder;
 pub use cluster::{Event, Events, Peer, PeerState};
-pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, Standalone, StaticDiscovery};
+pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, IpFamily, Standalone, StaticDiscovery};
 pub use engine::{Engine, KeyspaceInfo, RingInfo, RingMember};
 pub use error::{Error, Overload, PeerFailure, StartError, Unreached};
 pub use keyspace::Keyspace;
@@ -70,6 +71,9 @@ pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};
 pub use spec::{Entry, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 pub use stats::KeyspaceStats;
+#[cfg(feature = "tls")]
+pub use trust::TlsError;
+pub use trust::{ClusterSecret, Refusal, SecretError, Tls};
 
 /// Private parts, for the benchmarks of this repository. No part of the API.
 #[cfg(feature = "bench-internals")]

@@ -11,7 +11,7 @@ use crate::error::{Error, StartError};
 /// ```
 /// let limits = distcache::Limits { value_bytes_max: 16 << 20, ..Default::default() };
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Longest key, in bytes. At most 65,535.
     pub key_bytes_max: usize,
@@ -31,6 +31,8 @@ pub struct Limits {
     pub peer_requests_waiting_max: usize,
     /// Connections that peers may open to this node.
     pub peer_connections_max: usize,
+    /// Connections that have not said yet who they are; a further one ends the one that has waited longest.
+    pub handshakes_max: usize,
     /// Requests that one peer may have under way here before it is told that this node is busy.
     pub peer_requests_served_max: usize,
     /// Keys with leases out, per keyspace; beyond it fetches are answered without a lease.
@@ -53,6 +55,7 @@ impl Default for Limits {
             peer_requests_max: 4_096,
             peer_requests_waiting_max: 65_536,
             peer_connections_max: 1_024,
+            handshakes_max: 256,
             peer_requests_served_max: 16_384,
             leased_keys_max: 100_000,
             members_max: 4_096,
@@ -85,6 +88,7 @@ impl Limits {
         within("limits.peer_requests_max", self.peer_requests_max, 1 << 20)?;
         within("limits.peer_requests_waiting_max", self.peer_requests_waiting_max, 1 << 24)?;
         within("limits.peer_connections_max", self.peer_connections_max, 1 << 20)?;
+        within("limits.handshakes_max", self.handshakes_max, 1 << 16)?;
         within("limits.peer_requests_served_max", self.peer_requests_served_max, 1 << 20)?;
         within("limits.leased_keys_max", self.leased_keys_max, 1 << 30)?;
         within("limits.members_max", self.members_max, 4_096)

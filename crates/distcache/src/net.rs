@@ -1,4 +1,5 @@
-//! Sockets, clock and randomness of this node. Nobody else opens a socket or reads a clock.
+//! Sockets, clock and randomness of this node. Nobody else opens a socket or reads a clock; what asks DNS is the exception: the
+//! system's resolver, called from here, and under the feature `dns` the resolver crate behind `discovery/dns/servers.rs`.
 //!
 //! One place to exchange for a simulator's. Knows no protocol. The invariant: a [`Moment`] never runs backwards, and no
 //! `Moment` ever leaves the node; what crosses the wire is a remaining duration.
@@ -104,8 +105,8 @@ pub(crate) fn host_name() -> String {
 }
 
 /// All addresses of `host:port`, by the system's resolver.
-pub(crate) async fn resolve(host_and_port: &str) -> io::Result<Vec<SocketAddr>> {
-    Ok(tokio::net::lookup_host(host_and_port).await?.collect())
+pub(crate) async fn resolve(host_and_port: &str) -> io::Result<impl Iterator<Item = SocketAddr>> {
+    tokio::net::lookup_host(host_and_port).await
 }
 
 #[cfg(test)]

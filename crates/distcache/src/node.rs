@@ -20,6 +20,8 @@ use crate::net::{self, Clock};
 use crate::peer::link::{Link, LinkSettings};
 use crate::placement::{Placed, Placement, Tenures};
 use crate::ring::{Member, NodeId};
+use crate::trust::Gate;
+use crate::trust::handshake::Hello;
 
 /// How long an invalidation waits for the nodes that hold copies; those that miss it run into their lease.
 pub(crate) const INVALIDATION_WAIT: Duration = Duration::from_millis(200);
@@ -138,6 +140,15 @@ impl Node {
     #[inline]
     pub(crate) fn topology(&self) -> Guard<Arc<Topology>> {
         self.topology.load()
+    }
+
+    /// What this node says first to its peers.
+    pub(crate) fn hello(&self) -> &Hello {
+        &self.link_settings.hello
+    }
+
+    pub(crate) fn gate(&self) -> &Gate {
+        &self.link_settings.gate
     }
 
     pub(crate) fn next_version(&self) -> u64 {

@@ -11,6 +11,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::error::Reason;
+use super::redact::without_passwords;
 use super::units::{parse_duration, parse_percent, parse_size};
 
 /// The text and its tree.
@@ -78,6 +79,16 @@ impl<'t> Section<'t> {
             None => Ok(Section { text: self.text, path: self.path_of(key), span: self.span.clone(), keys: Vec::new() }),
             Some(found) => self.table(found, known, later),
         }
+    }
+
+    /// The table under this key, if there is one, be it empty.
+    pub(super) fn optional(
+        &mut self,
+        key: &'static str,
+        known: &[&'static str],
+        later: &[&str],
+    ) -> Result<Option<Section<'t>>, Reason> {
+        self.key(key).map(|found| self.table(found, known, later)).transpose()
     }
 
     /// The tables under this key, by name.
@@ -166,6 +177,12 @@ impl<'t> Section<'t> {
         self.read(key, expected, |value| text_of(value)?.parse().ok())
     }
 
+    pub(super) fn addrs(&mut self, key: &'static str) -> Result<Option<Vec<SocketAddr>>, Reason> {
+        self.read(key, "a list of addresses and ports, such as [\"10.0.0.2:53\"]", |value| {
+            value.as_array()?.iter().map(|item| text_of(item.get_ref())?.parse().ok()).collect()
+        })
+    }
+
     pub(super) fn ip(&mut self, key: &'static str) -> Result<Option<IpAddr>, Reason> {
         self.read(key, "an IP address, such as \"10.0.0.1\"", |value| text_of(value)?.parse().ok())
     }
@@ -240,7 +257,7 @@ impl<'t> Section<'t> {
         let value: String =
             self.text[key.value.span()].lines().next().unwrap_or_default().chars().take(SHOWN_CHARS).collect();
         let place = if self.path.is_empty() { String::new() } else { format!(" in [{}]", self.path) };
-        format!("`{} = {value}`{place}", key.name)
+        format!("`{} = {}`{place}", key.name, without_passwords(&value))
     }
 
     fn invalid(&self, key: &Key<'_>, problem: String) -> Reason {

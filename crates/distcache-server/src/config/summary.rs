@@ -2,7 +2,11 @@
 
 use std::fmt;
 
-use super::{Config, DiscoveryConfig, KeyspaceConfig, Question, SourceConfig};
+use distcache::IpFamily;
+
+use super::redact::without_passwords;
+use super::{Config, DiscoveryConfig, DnsConfig, DnsRecord, KeyspaceConfig, Question, SourceConfig};
+use crate::listener::ListenerConfig;
 use crate::table::bytes;
 
 impl fmt::Display for Config {
@@ -10,19 +14,60 @@ impl fmt::Display for Config {
         let node =
             self.node.name.as_ref().map_or_else(|| "a node named by its address".into(), |name| format!("node {name}"));
         let cluster =
-            self.cluster_name.as_ref().map_or_else(|| "the default cluster".into(), |name| format!("cluster {name}"));
+            self.cluster.name.as_ref().map_or_else(|| "the default cluster".into(), |name| format!("cluster {name}"));
         write!(f, "{node} of {cluster}, ")?;
         match &self.discovery {
             DiscoveryConfig::Standalone => writeln!(f, "by itself")?,
             DiscoveryConfig::Static { seeds } if seeds.is_empty() => writeln!(f, "waiting for others to join")?,
             DiscoveryConfig::Static { seeds } => writeln!(f, "joining through {}", seeds.join(", "))?,
-            DiscoveryConfig::Dns { host, port } => writeln!(f, "joining through every address of {host}, port {port}")?,
+            DiscoveryConfig::Dns(dns) => writeln!(f, "joining through {dns}")?,
+        }
+        if !self.is_standalone() {
+            writeln!(f, "{}", self.protection())?;
         }
         writeln!(f, "http on {}, admin on {}", self.http, self.admin)?;
         if self.keyspaces.is_empty() {
             writeln!(f, "no keyspace: there is nothing to read")?;
         }
         self.keyspaces.iter().try_for_each(|keyspace| writeln!(f, "{keyspace}"))
+    }
+}
+
+impl Config {
+    fn protection(&self) -> &'static str {
+        match (&self.cluster.secret_file, &self.tls) {
+            (None, None) => "open to whoever reaches its ports: no cluster secret, no TLS",
+            (Some(_), None) => "closed by a cluster secret; what peers ask each other is not encrypted",
+            (None, Some(_)) => "TLS between nodes; gossip is open to whoever reaches its port: no cluster secret",
+            (Some(_), Some(_)) => "closed by a cluster secret, with TLS between nodes",
+        }
+    }
+}
+
+impl fmt::Display for ListenerConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.listen.fmt(f)?;
+        match self.tls.as_ref().map(|tls| tls.client_ca.is_some()) {
+            None => Ok(()),
+            Some(false) => f.write_str(" with TLS"),
+            Some(true) => f.write_str(" with TLS, for clients with a certificate"),
+        }
+    }
+}
+
+impl fmt::Display for DnsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = match self.ip_family {
+            IpFamily::Both => "",
+            IpFamily::Ipv4 => "IPv4 ",
+            IpFamily::Ipv6 => "IPv6 ",
+        };
+        match self.record {
+            DnsRecord::Address { port } => write!(f, "every {family}address of {}, port {port}", self.name)?,
+            DnsRecord::Srv => write!(f, "every {family}address and port of {}", self.name)?,
+        }
+        let servers: Vec<String> = self.name_servers.iter().map(ToString::to_string).collect();
+        if servers.is_empty() { Ok(()) } else { write!(f, ", as {} knows them", servers.join(" or ")) }
     }
 }
 
@@ -43,8 +88,8 @@ impl fmt::Display for KeyspaceConfig {
         match &self.source {
             SourceConfig::None => write!(f, "; no source, values come by put"),
             SourceConfig::Sql(sql) => match &sql.question {
-                Question::Query { one, .. } => write!(f, "; from {} by `{one}`", sql.url),
-                Question::Table { table, .. } => write!(f, "; from {}, table {table}", sql.url),
+                Question::Query { one, .. } => write!(f, "; from {} by `{one}`", without_passwords(&sql.url)),
+                Question::Table { table, .. } => write!(f, "; from {}, table {table}", without_passwords(&sql.url)),
             },
         }
     }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::places::{CONNECTIONS_PER_NODE, QUERY, URL};
-use crate::call::{self, CallError, NodeUrl};
+use crate::call::{self, CallError, NodeUrl, Trust};
 
 pub const NODES: usize = 3;
 pub const KEYSPACE: &str = "places";
@@ -219,7 +219,7 @@ impl Node {
     }
 
     async fn json(&self, path: &str) -> Result<Value, ClusterError> {
-        let answer = call::json(&self.admin, path, CALL_LIMIT).await;
+        let answer = call::json(&self.admin, &Trust::default(), path, CALL_LIMIT).await;
         answer.map_err(|error| ClusterError::Call { name: self.name.clone(), error })
     }
 }

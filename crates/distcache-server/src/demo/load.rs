@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use super::cluster::{Cluster, KEYSPACE};
 use super::zipf::Zipf;
-use crate::call::{CallError, Connection, NodeUrl};
+use crate::call::{CallError, Connection, NodeUrl, Trust};
 
 const READ_LIMIT: Duration = Duration::from_secs(10);
 
@@ -147,7 +147,9 @@ impl Reader {
     async fn ask(&mut self, target: usize, place: usize) -> Result<Option<Origin>, CallError> {
         let connection = match &mut self.connections[target] {
             Some(connection) => connection,
-            none => none.insert(Connection::open(&self.shared.targets[target].url, READ_LIMIT).await?),
+            none => {
+                none.insert(Connection::open(&self.shared.targets[target].url, &Trust::default(), READ_LIMIT).await?)
+            }
         };
         let path = format!("/v1/{KEYSPACE}/{}", self.shared.keys[place]);
         let reply = connection.call(Method::GET, &path, Bytes::new(), READ_LIMIT).await;

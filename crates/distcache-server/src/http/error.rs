@@ -2,22 +2,56 @@
 
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
-use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use distcache::{Error, SourceError};
 use serde_json::{Value, json};
+
+use crate::listener::{BodyTooSlow, Exceeded};
 
 #[derive(Debug)]
 pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// A limit that the listener counts.
+    exceeded: Option<Exceeded>,
 }
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self { status, code, message: message.into(), exceeded: None }
+    }
+
+    pub fn answer_too_large(max: usize) -> Self {
+        let message = format!("the answer is larger than {max} bytes; ask for fewer keys at a time");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "answer_too_large", message).exceeding(Exceeded::AnswerBytes)
+    }
+
+    pub fn body_too_large(code: &'static str, max: usize) -> Self {
+        let message = format!("the body is larger than {max} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, code, message).exceeding(Exceeded::BodyBytes)
+    }
+
+    fn exceeding(self, what: Exceeded) -> Self {
+        Self { exceeded: Some(what), ..self }
+    }
+
+    /// A body that could not be read: too large, too slow, or broken.
+    fn of_body(
+        too_large: &'static str,
+        status: StatusCode,
+        text: String,
+        cause: &(dyn std::error::Error + 'static),
+    ) -> Self {
+        if let Some(too_slow) = cause_of::<BodyTooSlow>(cause) {
+            return Self::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", too_slow.to_string());
+        }
+        match status {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(status, too_large, text).exceeding(Exceeded::BodyBytes),
+            status => Self::new(status, "bad_body", text),
+        }
     }
 
     pub fn no_route() -> Self {
@@ -31,18 +65,27 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Json(json!({ "error": self.to_json() }));
-        match self.status {
-            StatusCode::SERVICE_UNAVAILABLE => (self.status, [(RETRY_AFTER, "1")], body).into_response(),
-            status => (status, body).into_response(),
+        let mut response = (self.status, Json(json!({ "error": self.to_json() }))).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
+        if let Some(what) = self.exceeded {
+            response.extensions_mut().insert(what);
+        }
+        response
+    }
+}
+
+impl From<&Error> for ApiError {
+    fn from(error: &Error) -> Self {
+        let (status, code) = status_and_code(error);
+        Self::new(status, code, error.to_string())
     }
 }
 
 impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
-        let (status, code) = status_and_code(&error);
-        Self::new(status, code, error.to_string())
+        Self::from(&error)
     }
 }
 
@@ -85,16 +128,18 @@ impl From<QueryRejection> for ApiError {
 
 impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
-        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "value_too_large" } else { "bad_body" };
-        Self::new(rejection.status(), code, rejection.body_text())
+        Self::of_body("value_too_large", rejection.status(), rejection.body_text(), &rejection)
     }
 }
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
-        let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE { "batch_too_large" } else { "bad_body" };
-        Self::new(rejection.status(), code, rejection.body_text())
+        Self::of_body("batch_too_large", rejection.status(), rejection.body_text(), &rejection)
     }
+}
+
+fn cause_of<'e, E: std::error::Error + 'static>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e E> {
+    std::iter::successors(Some(error), |error| (*error).source()).find_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]

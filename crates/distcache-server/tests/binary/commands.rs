@@ -85,6 +85,6 @@ fn failures_are_one_line_and_exit_code_one() {
         assert_eq!((code, err.lines().count()), (1, 1), "{err}");
         assert!(err.contains(&url) && err.contains("distcache serve"), "{err}");
     }
-    assert_eq!(run(binary().args(["get", "users", "1", "--http", "https://x"])).0, 2);
+    assert_eq!(run(binary().args(["get", "users", "1", "--http", "ftp://x"])).0, 2);
     assert_eq!(run(binary().args(["get", "users"])).0, 2);
 }

@@ -1,7 +1,7 @@
 //! An HTTP client of a page: one request, one connection, so that the tests see what is really sent.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -30,23 +30,68 @@ impl Answer {
 }
 
 /// `addr` is `127.0.0.1:8080`.
-pub fn send(addr: &str, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
-    let mut stream = TcpStream::connect(addr)?;
+pub fn connect(addr: &str) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(addr)?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    Ok(stream)
+}
+
+pub fn send(addr: &str, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
+    send_over(connect(addr)?, method, path, body)
+}
+
+pub fn send_over(mut stream: impl Read + Write, method: &str, path: &str, body: &[u8]) -> std::io::Result<Answer> {
     let json = if body.starts_with(b"{") { "content-type: application/json\r\n" } else { "" };
     let len = body.len();
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nhost: {addr}\r\nconnection: close\r\n{json}content-length: {len}\r\n\r\n"
-    )?;
+    let head =
+        format!("{method} {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n{json}content-length: {len}\r\n\r\n");
+    stream.write_all(head.as_bytes())?;
     // A node that has seen enough answers and closes before it has read all: then its answer counts, not our failure.
     let sent = stream.write_all(body);
+    answer(stream, sent)
+}
+
+/// The whole answer, up to the end of the connection.
+pub fn answer(mut stream: impl Read, sent: std::io::Result<()>) -> std::io::Result<Answer> {
     let mut bytes = Vec::new();
     let read = stream.read_to_end(&mut bytes);
     if bytes.is_empty() {
         sent.and(read.map(drop))?;
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(parsed(&bytes))
+}
+
+/// A connection that is kept for more than one request.
+pub struct Kept<S>(BufReader<S>);
+
+impl<S: Read + Write> Kept<S> {
+    pub fn new(stream: S) -> Self {
+        Self(BufReader::new(stream))
+    }
+
+    pub fn get(&mut self, path: &str) -> std::io::Result<Answer> {
+        write!(self.0.get_mut(), "GET {path} HTTP/1.1\r\nhost: node\r\n\r\n")?;
+        self.0.get_mut().flush()?;
+        self.read()
+    }
+
+    pub fn read(&mut self) -> std::io::Result<Answer> {
+        let mut bytes = Vec::new();
+        while !bytes.ends_with(b"\r\n\r\n") {
+            if self.0.read_until(b'\n', &mut bytes)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let mut answer = parsed(&bytes);
+        answer.body = vec![0; answer.headers["content-length"].parse().unwrap()];
+        self.0.read_exact(&mut answer.body)?;
+        Ok(answer)
+    }
+
+    pub fn stream(&mut self) -> &mut S {
+        self.0.get_mut()
+    }
 }
 
 fn parsed(bytes: &[u8]) -> Answer {

@@ -60,6 +60,29 @@ fn a_node_ends_with_its_standard_input_when_told_to() {
 
 #[cfg(unix)]
 #[test]
+fn a_node_that_drains_says_so_and_answers_what_it_was_asked() {
+    let shop = Shop::new();
+    let text = standalone().replacen("[http]", "[node]\nshutdown_grace = \"30s\"\n[http]", 1);
+    let mut node = Node::serve(&shop.write("node.toml", &text));
+    let locked = shop.locked();
+    std::thread::scope(|threads| {
+        let asked = threads.spawn(|| node.get("/v1/users/1"));
+        until("the load waits for the database", || node.stat("users", "misses") == 1);
+        node.signal("TERM");
+        until("the node drains", || node.get("/readyz").status == 503);
+        for answer in [node.get("/readyz"), node.admin("GET", "/readyz")] {
+            assert_eq!((answer.status, answer.json()["reason"].as_str()), (503, Some("draining")));
+        }
+        assert_eq!(node.get("/healthz").status, 200);
+        drop(locked);
+        let answer = asked.join().unwrap();
+        assert_eq!((answer.status, answer.text()), (200, "user-1"));
+    });
+    assert_eq!(node.ended().code(), Some(0));
+}
+
+#[cfg(unix)]
+#[test]
 fn a_node_that_leaves_is_gone_for_the_others_at_once() {
     let shop = Shop::new();
     let a = Node::serve(&shop.write("a.toml", &clustered("a", None)));

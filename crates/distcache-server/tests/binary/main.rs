@@ -3,6 +3,8 @@
 //! Nothing here sleeps for a fixed time: conditions are awaited, with a deadline.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "certs")]
+mod certs;
 mod check;
 mod cluster;
 mod commands;
@@ -10,6 +12,14 @@ mod data;
 #[cfg(all(feature = "demo", target_os = "linux"))]
 mod demo;
 mod http;
+#[cfg(feature = "certs")]
+mod https;
 mod lifecycle;
+mod limits;
 mod node;
+mod secret;
+#[cfg(feature = "certs")]
+mod security;
 mod shop;
+#[cfg(feature = "certs")]
+mod tls;

@@ -2,8 +2,8 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::process::{Child, ChildStderr, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -14,7 +14,10 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 
 pub fn binary() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_distcache"));
-    command.env_remove("DISTCACHE_HTTP").env_remove("DISTCACHE_ADMIN").stdin(Stdio::null());
+    for variable in ["HTTP", "ADMIN", "CA", "CERT", "KEY", "NAME", "ADVERTISE", "ZONE"] {
+        command.env_remove(format!("DISTCACHE_{variable}"));
+    }
+    command.stdin(Stdio::null());
     command
 }
 
@@ -29,17 +32,49 @@ pub struct Node {
 
 impl Node {
     pub fn serve(config: &Path) -> Self {
+        Self::start(binary(), config, Stdio::inherit())
+    }
+
+    /// With what it logs.
+    pub fn serve_logged(config: &Path) -> (Self, Log) {
+        Self::logged(binary(), config)
+    }
+
+    /// With what it logs when it is asked to log this much.
+    pub fn serve_at_level(level: &str, config: &Path) -> (Self, Log) {
         let mut command = binary();
+        command.env("RUST_LOG", level);
+        Self::logged(command, config)
+    }
+
+    /// With no more open files than this lets it have, such as `-n 64`.
+    #[cfg(unix)]
+    pub fn serve_with_ulimit(config: &Path, ulimit: &str) -> (Self, Log) {
+        let mut shell = Command::new("sh");
+        let node = binary();
+        shell.arg("-c").arg(format!("ulimit {ulimit} && exec \"$@\"")).arg("sh").arg(node.get_program());
+        Self::logged(shell, config)
+    }
+
+    fn logged(command: Command, config: &Path) -> (Self, Log) {
+        let mut node = Self::start(command, config, Stdio::piped());
+        let log = Log::of(node.child.stderr.take().unwrap());
+        (node, log)
+    }
+
+    fn start(mut command: Command, config: &Path, stderr: Stdio) -> Self {
         command
             .args(["serve", "--exit-with-stdin", "--config"])
             .arg(config)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+            .stdout(Stdio::piped())
+            .stderr(stderr);
         let mut child = command.spawn().unwrap();
         let lines = announced(&mut child);
         let addr = |what: &str| {
             let line = lines.iter().find(|line| line.starts_with(what))?;
-            Some(line[what.len()..].trim().trim_start_matches("http://").to_owned())
+            let url = line[what.len()..].trim();
+            Some(url.split_once("://").map_or(url, |(_, addr)| addr).to_owned())
         };
         let (http, admin, gossip) = (addr("http"), addr("admin"), addr("gossip"));
         let stdin = child.stdin.take();
@@ -65,6 +100,17 @@ impl Node {
         found["stats"][name].as_u64().unwrap()
     }
 
+    /// What `/admin/listeners` says of one of them.
+    pub fn listener(&self, name: &str) -> Value {
+        let answer = self.admin("GET", "/admin/listeners").json();
+        answer["listeners"].as_array().unwrap().iter().find(|one| one["name"] == name).unwrap().clone()
+    }
+
+    /// One number of the HTTP listener.
+    pub fn counted(&self, name: &str) -> u64 {
+        self.listener("http")["stats"][name].as_u64().unwrap()
+    }
+
     #[cfg(unix)]
     pub fn signal(&self, signal: &str) {
         let status = Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status().unwrap();
@@ -80,6 +126,29 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What a node has written to its standard error so far.
+#[derive(Clone)]
+pub struct Log(Arc<Mutex<String>>);
+
+impl Log {
+    fn of(stderr: ChildStderr) -> Self {
+        let log = Self(Arc::default());
+        let lines = log.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                eprintln!("{line}");
+                lines.0.lock().unwrap().push_str(&(line + "\n"));
+            }
+        });
+        log
+    }
+
+    /// The lines with this in them.
+    pub fn lines(&self, part: &str) -> Vec<String> {
+        self.0.lock().unwrap().lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
     }
 }
 

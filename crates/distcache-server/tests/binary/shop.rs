@@ -9,6 +9,19 @@ pub struct Shop {
     dir: tempfile::TempDir,
 }
 
+pub struct Locked {
+    database: Option<SqliteConnection>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Drop for Locked {
+    fn drop(&mut self) {
+        if let Some(database) = self.database.take() {
+            self.runtime.block_on(database.close()).unwrap();
+        }
+    }
+}
+
 pub const QUERY: &str = "SELECT name FROM users WHERE id = ?1";
 
 impl Shop {
@@ -28,6 +41,18 @@ impl Shop {
             database.close().await.unwrap();
         });
         Self { dir }
+    }
+
+    /// Nobody reads the database until this is dropped, or has waited for some seconds.
+    pub fn locked(&self) -> Locked {
+        let options = SqliteConnectOptions::new().filename(self.dir.path().join("shop.db"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let database = runtime.block_on(async {
+            let mut database = SqliteConnection::connect_with(&options).await.unwrap();
+            sqlx::raw_sql("BEGIN EXCLUSIVE").execute(&mut database).await.unwrap();
+            database
+        });
+        Locked { database: Some(database), runtime }
     }
 
     pub fn path(&self) -> &Path {

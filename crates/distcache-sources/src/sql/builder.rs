@@ -9,6 +9,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
 use sqlx::{ConnectOptions, Either, Executor, Statement};
 
+use super::error::without_password;
 use super::{SqlSource, SqlSourceError, sql};
 
 /// What to ask which database; [`open`](Self::open) makes it a source.
@@ -151,16 +152,16 @@ impl SqlSourceBuilder {
             .test_before_acquire(false)
             .connect_with(self.options()?)
             .await
-            .map_err(|error| SqlSourceError::Open { url: self.url.clone(), cause: Box::new(error) })
+            .map_err(|error| SqlSourceError::Open { url: without_password(&self.url), cause: Box::new(error) })
     }
 
     fn options(&self) -> Result<SqliteConnectOptions, SqlSourceError> {
         if !self.url.starts_with("sqlite:") {
             let reason = "this version knows URLs that begin with `sqlite:`".into();
-            return Err(SqlSourceError::Url { url: self.url.clone(), reason });
+            return Err(SqlSourceError::Url { url: without_password(&self.url), reason });
         }
         let options = SqliteConnectOptions::from_str(&self.url)
-            .map_err(|error| SqlSourceError::Url { url: self.url.clone(), reason: error.to_string() })?
+            .map_err(|error| SqlSourceError::Url { url: without_password(&self.url), reason: error.to_string() })?
             .busy_timeout(self.busy_timeout)
             .disable_statement_logging();
         if self.url.contains(":memory:") || self.url.contains("mode=memory") {

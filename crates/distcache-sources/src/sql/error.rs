@@ -57,3 +57,27 @@ pub(super) fn of_source(error: sqlx::Error) -> SourceError {
     };
     if passing { SourceError::unavailable(error) } else { SourceError::failed(error) }
 }
+
+/// A URL as errors show it: without a password.
+pub(super) fn without_password(url: &str) -> String {
+    let login = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
+    match login {
+        Some((scheme, (login, place))) => {
+            let user = login.split_once(':').map_or(login, |(user, _)| user);
+            format!("{scheme}://{user}:***@{place}")
+        }
+        None => url.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_password;
+
+    #[test]
+    fn a_password_is_not_shown() {
+        assert_eq!(without_password("postgres://ada:pa@ss/word@db:5432/shop"), "postgres://ada:***@db:5432/shop");
+        assert_eq!(without_password("sqlite:shop.db"), "sqlite:shop.db");
+        assert_eq!(without_password("sqlite://shop.db?mode=ro"), "sqlite://shop.db?mode=ro");
+    }
+}

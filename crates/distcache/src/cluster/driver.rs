@@ -20,6 +20,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use super::agenda::{Agenda, Errand};
+use super::codec::Implausible;
 use super::envelope::Envelope;
 use super::events::{Board, Event};
 use super::gossip::{Gossip, PACKET_BYTES_MAX};
@@ -28,6 +29,7 @@ use super::state::{Learned, Members};
 use super::sync::{Exchange, ExchangeError, Knowledge, Known};
 use super::{Progress, Seeds, Wanted};
 use crate::net::{self, UdpSocket};
+use crate::trust::{Gate, Refusal};
 
 /// Datagrams that are handled before timers get their turn.
 const RECEIVED_AT_ONCE_MAX: usize = 1024;
@@ -56,6 +58,7 @@ pub(super) enum Input {
 /// What the driver is made of.
 pub(super) struct Parts {
     pub(super) socket: UdpSocket,
+    pub(super) gate: Arc<Gate>,
     pub(super) envelope: Envelope,
     pub(super) members: Members,
     pub(super) exchange: Arc<Exchange>,
@@ -64,6 +67,8 @@ pub(super) struct Parts {
     pub(super) progress: watch::Sender<Progress>,
     pub(super) wanted: watch::Sender<Wanted>,
     pub(super) inputs: mpsc::Receiver<Input>,
+    /// Members that are remembered, those that are down among them.
+    pub(super) known_max: usize,
     pub(super) aliases_max: usize,
     pub(super) tasks: TaskTracker,
     pub(super) leaving: CancellationToken,
@@ -109,7 +114,7 @@ impl Driver {
     fn new(parts: Parts) -> Self {
         let now = Instant::now();
         Self {
-            gossip: Gossip::new(parts.members.me().id),
+            gossip: Gossip::new(parts.members.me().id, parts.known_max),
             agenda: Agenda::default(),
             exchanges: JoinSet::new(),
             running: HashMap::new(),
@@ -166,9 +171,20 @@ impl Driver {
             Ok(received) => received,
             Err(error) => return tracing::trace!(%error, "nothing was received"),
         };
-        match self.parts.envelope.open(&buffer[..len]) {
-            Ok(packet) => self.gossip.receive(packet, Instant::now()),
-            Err(reason) => tracing::trace!(address = %from, %reason, "a datagram was passed over"),
+        match self.parts.envelope.open(&buffer[..len], net::wall_clock_ms()) {
+            Ok(packet) => match self.gossip.receive(packet, Identity::epoch_max(), Instant::now()) {
+                Ok(()) => {}
+                Err(error @ Implausible::Crowded(_)) => self.refuse(Refusal::Crowded, from, &error),
+                Err(error) => self.refuse(Refusal::Implausible, from, &error),
+            },
+            Err(error) => self.refuse(error.reason(), from, &error),
+        }
+    }
+
+    fn refuse(&self, reason: Refusal, from: SocketAddr, error: &(dyn std::error::Error + 'static)) {
+        match self.parts.gate.refusals.note(reason, from.ip()) {
+            true => tracing::warn!(addr = %from, error, "a datagram was refused"),
+            false => tracing::trace!(addr = %from, error, "a datagram was refused"),
         }
     }
 
@@ -325,7 +341,7 @@ impl Driver {
             if super::is_severed(self.parts.members.me().id.addr, to) {
                 continue;
             }
-            self.parts.envelope.seal(&packet, &mut self.datagram);
+            self.parts.envelope.seal(&packet, net::wall_clock_ms(), &mut self.datagram);
             if let Err(error) = self.parts.socket.send_to(&self.datagram, to).await {
                 tracing::trace!(address = %to, %error, "a datagram was not sent");
             }

@@ -6,19 +6,20 @@
 //! [SWIM](https://www.cs.cornell.edu/projects/Quicksilver/public_pdfs/SWIM.pdf): Das, Gupta, Motivala, 2002.
 
 use std::cmp::{Ordering, Reverse};
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use foca::{
-    AccumulatingRuntime, Config, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams, PostcardCodec, Timer,
-};
+use foca::{AccumulatingRuntime, Config, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams, Timer};
+use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
 use tokio::time::Instant;
 
+use super::codec::{Codec, Implausible, Plausible};
 use super::member::Identity;
 use super::state::Change;
 use crate::net;
@@ -45,6 +46,7 @@ const TOLD_OF_FAREWELL: usize = 32;
 /// News is passed on after this, without waiting for the period.
 const NEWS_DELAY: Duration = Duration::from_millis(10);
 const COMPLAINTS_APART: Duration = Duration::from_secs(1);
+const COUNTED_APART: Duration = Duration::from_secs(1);
 
 fn config(members: usize) -> Config {
     let magnitude = (members.max(1) as f64 + 1.0).log10();
@@ -88,7 +90,10 @@ impl PartialOrd for Due {
 
 /// This node's part in the gossip.
 pub(super) struct Gossip {
-    foca: Foca<Identity, PostcardCodec, SmallRng, NoCustomBroadcast>,
+    foca: Foca<Identity, Codec, SmallRng, NoCustomBroadcast>,
+    plausible: Arc<Mutex<Plausible>>,
+    /// When those who are remembered were counted last.
+    counted: Option<Instant>,
     runtime: AccumulatingRuntime<Identity>,
     rng: SmallRng,
     timers: BinaryHeap<Reverse<Due>>,
@@ -104,9 +109,14 @@ pub(super) struct Gossip {
 }
 
 impl Gossip {
-    pub(super) fn new(me: Identity) -> Self {
+    /// Remembers up to `known_max` members, those that are down among them.
+    pub(super) fn new(me: Identity, known_max: usize) -> Self {
+        let plausible = Plausible { epoch_max: me.epoch, known: HashSet::new(), known_max, found: None };
+        let plausible = Arc::new(Mutex::new(plausible));
         Self {
-            foca: Foca::new(me, config(1), net::rng(), PostcardCodec),
+            foca: Foca::new(me, config(1), net::rng(), Codec::new(Arc::clone(&plausible))),
+            plausible,
+            counted: None,
             runtime: AccumulatingRuntime::new(),
             rng: net::rng(),
             timers: BinaryHeap::new(),
@@ -124,9 +134,24 @@ impl Gossip {
         *self.foca.identity()
     }
 
-    pub(super) fn receive(&mut self, packet: &[u8], now: Instant) {
+    /// No honest node has an epoch above `epoch_max`. An error says that the packet names somebody who cannot be.
+    pub(super) fn receive(&mut self, packet: &[u8], epoch_max: u64, now: Instant) -> Result<(), Implausible> {
+        self.plausible.lock().epoch_max = epoch_max;
         let result = self.foca.handle_data(packet, &mut self.runtime);
         self.settle(result, now);
+        let found = self.plausible.lock().found.take();
+        if let Some(Implausible::Crowded(_)) = found {
+            self.count_known(now);
+        }
+        found.map_or(Ok(()), Err)
+    }
+
+    /// Some who were remembered may have been forgotten meanwhile.
+    fn count_known(&mut self, now: Instant) {
+        if self.counted.is_none_or(|at| now.duration_since(at) >= COUNTED_APART) {
+            self.counted = Some(now);
+            self.plausible.lock().known = self.foca.iter_membership_state().map(|member| member.id().addr).collect();
+        }
     }
 
     /// Says hello to an address; whoever is there answers with whom it knows.
@@ -245,9 +270,13 @@ impl Gossip {
 
 #[cfg(test)]
 mod tests {
+    use bytes::BufMut;
+    use foca::{Codec as _, Header, Member, Message, PostcardCodec};
     use proptest::prelude::*;
 
     use super::*;
+
+    const EPOCH_MAX: u64 = u64::MAX / 2;
 
     fn id(port: u16) -> Identity {
         Identity { addr: ([127, 0, 0, 1], port).into(), epoch: 100, meta_version: 0 }
@@ -257,7 +286,7 @@ mod tests {
     fn deliver(nodes: &mut [Gossip], now: Instant) {
         while let Some((to, packet)) = nodes.iter_mut().find_map(Gossip::next_packet) {
             if let Some(node) = nodes.iter_mut().find(|node| node.identity().addr == to) {
-                node.receive(&packet, now);
+                node.receive(&packet, EPOCH_MAX, now).unwrap();
             }
         }
     }
@@ -279,7 +308,7 @@ mod tests {
     }
 
     fn pair(now: Instant) -> [Gossip; 2] {
-        let mut nodes = [Gossip::new(id(1)), Gossip::new(id(2))];
+        let mut nodes = [Gossip::new(id(1), 100), Gossip::new(id(2), 100)];
         nodes[0].announce(Identity::unknown(id(2).addr), now);
         deliver(&mut nodes, now);
         assert_eq!(changes(&mut nodes[0]), [Change::Up(id(2))]);
@@ -359,7 +388,58 @@ mod tests {
         assert_eq!(small.suspect_to_down_after, SUSPICION);
         assert!(large.suspect_to_down_after > SUSPICION * 2);
         assert!(large.max_transmissions > small.max_transmissions);
-        assert!(Gossip::new(id(1)).foca.set_config(large).is_ok(), "may change while the node lives");
+        assert!(Gossip::new(id(1), 100).foca.set_config(large).is_ok(), "may change while the node lives");
+    }
+
+    /// What node 2 sends, saying these things of others.
+    fn packet(members: &[Member<Identity>]) -> Vec<u8> {
+        let mut packet = Vec::new();
+        let header = Header { src: id(2), src_incarnation: 0, dst: id(1), message: Message::Gossip };
+        PostcardCodec.encode_header(&header, &mut packet).unwrap();
+        packet.put_u16(members.len() as u16);
+        members.iter().for_each(|member| PostcardCodec.encode_member(member, &mut packet).unwrap());
+        packet
+    }
+
+    #[test]
+    fn an_epoch_at_the_end_of_all_numbers_is_refused_with_all_that_is_said_beside_it() {
+        let now = Instant::now();
+        let mut nodes = pair(now);
+        let ahead = Identity { epoch: u64::MAX, ..id(3) };
+        let refused = nodes[0].receive(&packet(&[Member::alive(id(4)), Member::alive(ahead)]), EPOCH_MAX, now);
+        assert_eq!(refused, Err(Implausible::Epoch { addr: ahead.addr, epoch: u64::MAX }));
+        assert_eq!(changes(&mut nodes[0]), []);
+        let nobody = Identity { addr: ([0, 0, 0, 0], 1).into(), ..id(3) };
+        assert!(nodes[0].receive(&packet(&[Member::alive(nobody)]), EPOCH_MAX, now).is_err());
+    }
+
+    #[test]
+    fn suspected_with_the_last_incarnation_there_is_a_node_comes_back_as_another() {
+        let now = Instant::now();
+        let mut nodes = pair(now);
+        let doomed = Member::new(id(1), foca::Incarnation::MAX, foca::State::Suspect);
+        nodes[0].receive(&packet(&[doomed]), EPOCH_MAX, now).unwrap();
+        assert!(nodes[0].identity().epoch > id(1).epoch);
+        nodes[0].fire(now + CONFIRM_AGAIN);
+        deliver(&mut nodes, now);
+        assert_eq!(nodes[1].foca.num_members(), 1);
+    }
+
+    #[test]
+    fn members_that_somebody_invents_are_bounded_and_the_others_go_on_talking() {
+        let now = Instant::now();
+        let mut nodes = pair(now);
+        for crowd in 0..1_000u16 {
+            let invented: Vec<_> = (0..20).map(|n| Member::alive(id(1_000 + crowd * 20 + n))).collect();
+            let _ = nodes[0].receive(&packet(&invented), EPOCH_MAX, now);
+        }
+        assert!(nodes[0].foca.iter_membership_state().count() <= 100);
+        let full = nodes[0].receive(&packet(&[Member::alive(id(9))]), EPOCH_MAX, now);
+        assert_eq!(full, Err(Implausible::Crowded(id(9).addr)));
+        let down = packet(&[Member::down(id(1_000)), Member::alive(id(9))]);
+        changes(&mut nodes[0]);
+        let _ = nodes[0].receive(&down, EPOCH_MAX, now);
+        assert_eq!(changes(&mut nodes[0]), [Change::Down(id(1_000))], "what it says beside is heard");
     }
 
     proptest! {
@@ -367,7 +447,7 @@ mod tests {
         fn garbage_does_no_harm(packet: Vec<u8>) {
             let now = Instant::now();
             let mut nodes = pair(now);
-            nodes[0].receive(&packet, now);
+            let _ = nodes[0].receive(&packet, EPOCH_MAX, now);
             nodes[0].announce(id(2), now);
             deliver(&mut nodes, now);
             prop_assert_eq!(nodes[1].foca.num_members(), 1);

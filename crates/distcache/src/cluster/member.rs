@@ -12,6 +12,7 @@ use crate::net;
 
 /// Longest name of a cluster, node or zone, and longest admin address, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 255;
+const EPOCH_AHEAD_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// What gossip says about a member, some twenty bytes. Whatever else there is to know is asked over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -40,6 +41,17 @@ impl Identity {
         Self { epoch: net::wall_clock_ms().max(epoch.saturating_add(1)), ..self }
     }
 
+    /// Whether it is an address that somebody can have.
+    pub(super) fn is_reachable(&self) -> bool {
+        is_reachable(&self.addr)
+    }
+
+    /// The newest epoch that a node with a clock can have. Clocks are wrong, but not by more than a day; an epoch at the end of
+    /// the numbers would keep the true node from ever coming back.
+    pub(super) fn epoch_max() -> u64 {
+        net::wall_clock_ms().saturating_add(EPOCH_AHEAD_MS_MAX)
+    }
+
     /// Which of two identities of one address is the newer.
     pub(super) fn age_cmp(&self, other: &Self) -> Ordering {
         (self.epoch, self.meta_version).cmp(&(other.epoch, other.meta_version))
@@ -48,6 +60,10 @@ impl Identity {
     pub(super) fn is_newer_than(&self, other: &Self) -> bool {
         self.age_cmp(other) == Ordering::Greater
     }
+}
+
+fn is_reachable(addr: &SocketAddr) -> bool {
+    addr.port() != 0 && !addr.ip().is_unspecified() && !addr.ip().is_multicast()
 }
 
 impl foca::Identity for Identity {
@@ -201,7 +217,6 @@ impl Metadata {
     /// Names the field that no honest node would send.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         let is_sane = |text: &str| !text.is_empty() && text.len() <= NAME_BYTES_MAX;
-        let is_reachable = |addr: &SocketAddr| addr.port() != 0 && !addr.ip().is_unspecified();
         match () {
             () if !is_sane(&self.name) => Err("name"),
             () if !is_sane(&self.version) => Err("version"),
@@ -209,6 +224,7 @@ impl Metadata {
             () if !self.admin_addr.as_deref().is_none_or(is_sane) => Err("admin_addr"),
             () if !is_reachable(&self.id.addr) => Err("gossip_addr"),
             () if !is_reachable(&self.peer_addr) => Err("peer_addr"),
+            () if self.id.epoch.max(self.incarnation) > Identity::epoch_max() => Err("epoch"),
             () => Ok(()),
         }
     }
@@ -255,5 +271,7 @@ mod tests {
         assert_eq!(with(|m| m.zone = Some("z".repeat(256))), Err("zone"));
         assert_eq!(with(|m| m.id.addr.set_port(0)), Err("gossip_addr"));
         assert_eq!(with(|m| m.peer_addr = "0.0.0.0:1".parse().unwrap()), Err("peer_addr"));
+        assert_eq!(with(|m| m.id.epoch = u64::MAX), Err("epoch"));
+        assert_eq!(with(|m| m.incarnation = Identity::epoch_max() + 60_000), Err("epoch"));
     }
 }

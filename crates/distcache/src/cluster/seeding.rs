@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::seq::IteratorRandom;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -14,6 +15,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::Progress;
 use super::driver::Input;
 use crate::discovery::{DiscoveryError, DynDiscovery};
+use crate::net;
 
 /// How long the provider may take to register this node before the start is given up.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,7 +54,16 @@ pub(super) async fn discover(
     seeds.retain(|seed| Some(*seed) != me && seed.port() != 0 && !seed.ip().is_unspecified());
     seeds.sort_unstable();
     seeds.dedup();
-    seeds.truncate(seeds_max);
+    if seeds.len() > seeds_max {
+        tracing::warn!(
+            named = seeds.len(),
+            limit = seeds_max,
+            "discovery names more than the limit of members; some are tried"
+        );
+        // Not always the same: whoever is there among many that are not is found in the end.
+        seeds = seeds.into_iter().sample(&mut net::rng(), seeds_max);
+        seeds.sort_unstable();
+    }
     Ok(seeds)
 }
 
@@ -130,7 +141,7 @@ mod tests {
         let addr = |port| SocketAddr::from(([127, 0, 0, 1], port));
         let named = [addr(3), addr(1), addr(3), addr(2), addr(0), ([0, 0, 0, 0], 9).into()];
         assert_eq!(discover(&Many(named.into()), Some(addr(1)), 9).await.unwrap(), [addr(2), addr(3)]);
-        assert_eq!(discover(&Many(named.into()), None, 2).await.unwrap(), [addr(1), addr(2)]);
+        assert_eq!(discover(&Many(named.into()), None, 2).await.unwrap().len(), 2);
     }
 
     struct Silent;

@@ -2,9 +2,8 @@
 //!
 //! Knows neither gossip nor views, and not what the shared state means. The invariant: whoever knows the metadata of an
 //! identity has merged the shared state that was behind it; so metadata is read before the state is exported, and the state
-//! merged before the metadata is passed on. A node of another cluster learns this cluster's name and nothing else.
+//! merged before the metadata is passed on. Nothing is told to, or taken from, anybody whom the gate has not let in.
 
-use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +11,6 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
@@ -24,29 +22,20 @@ use tokio_util::task::TaskTracker;
 
 use super::SharedState;
 use super::driver::Input;
-use super::envelope::{MAGIC, VERSION};
-use super::member::{Metadata, NAME_BYTES_MAX};
+use super::member::Metadata;
+use crate::limits::Limits;
 use crate::net::{TcpListener, TcpStream};
+use crate::trust::handshake::{HandshakeError, Hello, Session};
+use crate::trust::secret::Cipher;
+use crate::trust::{Gate, Guest, Lobby, Refusal, Stream, Visitor};
 
 /// Largest message. Also the most that a node takes of another's shared state.
 pub(super) const FRAME_BYTES_MAX: usize = 1 << 20;
-/// A greeting: magic, version and a name.
-const HELLO_BYTES_MAX: usize = NAME_BYTES_MAX + 16;
 /// A whole exchange, from the connection to the last byte.
 pub(super) const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(2);
 const ANSWERED_AT_ONCE_MAX: usize = 64;
-/// Addresses of other clusters that are remembered as logged.
-const STRANGERS_MAX: usize = 1024;
 
-/// The first message of each side.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Hello {
-    magic: [u8; 3],
-    version: u8,
-    cluster: String,
-}
-
-/// The second message of each side: all that it knows.
+/// The message of each side: all that it knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Knowledge {
     pub(super) me: Metadata,
@@ -65,87 +54,70 @@ pub(super) struct Known {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ExchangeError {
     #[error(transparent)]
+    Handshake(#[from] HandshakeError),
+    #[error(transparent)]
     Io(#[from] io::Error),
     #[error("no answer within {EXCHANGE_TIMEOUT:?}")]
     Timeout,
     #[error("the connection was closed too early")]
     Closed,
-    #[error("it does not speak this protocol")]
-    Foreign,
-    #[error("it speaks version {0}, not {VERSION}")]
-    OtherVersion(u8),
-    #[error("it belongs to the cluster {0:?}")]
-    OtherCluster(String),
+    #[error("a message was damaged or forged")]
+    Forged,
     #[error("the message makes no sense: {0}")]
     Malformed(&'static str),
 }
 
 /// This node's side of every exchange.
 pub(super) struct Exchange {
-    cluster_name: String,
-    members_max: usize,
-    known: watch::Receiver<Arc<Known>>,
-    shared: Arc<dyn SharedState>,
-    strangers: Mutex<HashSet<String>>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) hello: Hello,
+    pub(super) limits: Limits,
+    pub(super) known: watch::Receiver<Arc<Known>>,
+    pub(super) shared: Arc<dyn SharedState>,
 }
 
 impl Exchange {
-    pub(super) fn new(
-        cluster_name: String,
-        members_max: usize,
-        known: watch::Receiver<Arc<Known>>,
-        shared: Arc<dyn SharedState>,
-    ) -> Self {
-        Self { cluster_name, members_max, known, shared, strangers: Mutex::default() }
-    }
-
     /// Asks the node at `addr`. Its shared state is merged when this returns.
     pub(super) async fn ask(&self, addr: SocketAddr) -> Result<Knowledge, ExchangeError> {
         if super::is_severed(self.my_addr(), addr) {
             return Err(ExchangeError::Closed);
         }
         let asked = async {
-            let mut wire = Wire::new(TcpStream::connect(addr).await?);
-            wire.send(&self.hello()).await?;
-            self.check(wire.receive(HELLO_BYTES_MAX).await?)?;
+            let mut wire = Wire::new(self.gate.connect(addr, None, &self.hello, EXCHANGE_TIMEOUT).await?);
             wire.send(&self.knowledge()?).await?;
-            self.take_in(wire.receive(FRAME_BYTES_MAX).await?)
+            let theirs = wire.receive().await?;
+            self.take_in(theirs, &wire.node)
         };
         let result = timeout(EXCHANGE_TIMEOUT, asked).await.unwrap_or(Err(ExchangeError::Timeout));
-        result.inspect_err(|error| self.log_stranger(error, addr.to_string()))
+        result.inspect_err(|error| self.note(addr, error))
     }
 
-    /// Answers a node that has connected.
-    async fn answer(&self, stream: TcpStream) -> Result<Knowledge, ExchangeError> {
+    /// Answers a node that has connected and said who it is.
+    async fn answer(&self, guest: Guest) -> Result<Knowledge, ExchangeError> {
         let answered = async {
-            let mut wire = Wire::new(stream);
-            let greeted = self.check(wire.receive(HELLO_BYTES_MAX).await?);
-            if !matches!(greeted, Err(ExchangeError::Foreign)) {
-                wire.send(&self.hello()).await?;
-            }
-            greeted?;
-            let theirs = self.take_in(wire.receive(FRAME_BYTES_MAX).await?)?;
+            let mut wire = Wire::new(guest);
+            let theirs = wire.receive().await?;
+            let theirs = self.take_in(theirs, &wire.node)?;
             wire.send(&self.knowledge()?).await?;
             Ok(theirs)
         };
         timeout(EXCHANGE_TIMEOUT, answered).await.unwrap_or(Err(ExchangeError::Timeout))
     }
 
+    fn note(&self, addr: SocketAddr, error: &ExchangeError) {
+        match error {
+            ExchangeError::Handshake(error) => self.gate.note(addr, error),
+            ExchangeError::Forged | ExchangeError::Malformed(_)
+                if self.gate.refusals.note(Refusal::Implausible, addr.ip()) =>
+            {
+                tracing::warn!(%addr, %error, "what a node says of the cluster was refused");
+            }
+            error => tracing::debug!(%addr, %error, "an exchange came to nothing"),
+        }
+    }
+
     fn my_addr(&self) -> SocketAddr {
         self.known.borrow().me.id.addr
-    }
-
-    fn hello(&self) -> Hello {
-        Hello { magic: MAGIC, version: VERSION, cluster: self.cluster_name.clone() }
-    }
-
-    fn check(&self, hello: Hello) -> Result<(), ExchangeError> {
-        match hello {
-            hello if hello.magic != MAGIC => Err(ExchangeError::Foreign),
-            hello if hello.version != VERSION => Err(ExchangeError::OtherVersion(hello.version)),
-            hello if hello.cluster != self.cluster_name => Err(ExchangeError::OtherCluster(hello.cluster)),
-            _ => Ok(()),
-        }
     }
 
     /// Metadata first, then the state behind it; as much of the metadata as fits.
@@ -153,7 +125,7 @@ impl Exchange {
         let known = Arc::clone(&self.known.borrow());
         let shared = self.shared.export();
         let mut knowledge = Knowledge { me: known.me.clone(), others: known.others.clone(), shared };
-        while encoded(&knowledge)?.len() > FRAME_BYTES_MAX {
+        while encoded(&knowledge)?.len() + Cipher::OVERHEAD_BYTES > FRAME_BYTES_MAX {
             if knowledge.others.is_empty() {
                 tracing::warn!(bytes = knowledge.shared.len(), max = FRAME_BYTES_MAX, "the shared state is too large");
                 return Err(ExchangeError::Malformed("shared state"));
@@ -163,9 +135,13 @@ impl Exchange {
         Ok(knowledge)
     }
 
-    fn take_in(&self, theirs: Knowledge) -> Result<Knowledge, ExchangeError> {
-        if theirs.others.len() > self.members_max {
+    /// `node` is who the other side has shown to be.
+    fn take_in(&self, theirs: Knowledge, node: &str) -> Result<Knowledge, ExchangeError> {
+        if theirs.others.len() > self.limits.members_max {
             return Err(ExchangeError::Malformed("more members than the limit"));
+        }
+        if theirs.me.name != node {
+            return Err(ExchangeError::Malformed("it speaks for another node"));
         }
         if super::is_severed(self.my_addr(), theirs.me.id.addr) {
             return Err(ExchangeError::Closed);
@@ -175,15 +151,6 @@ impl Exchange {
         }
         self.shared.merge(&theirs.shared);
         Ok(theirs)
-    }
-
-    /// Once an address, with both names: a wrong cluster name is a mistake that somebody has to find.
-    fn log_stranger(&self, error: &ExchangeError, address: String) {
-        let (ExchangeError::OtherCluster(_) | ExchangeError::OtherVersion(_)) = error else { return };
-        let mut strangers = self.strangers.lock();
-        if strangers.len() < STRANGERS_MAX && strangers.insert(address.clone()) {
-            tracing::warn!(address, cluster = self.cluster_name, %error, "a node of another cluster is left alone");
-        }
     }
 }
 
@@ -195,6 +162,7 @@ pub(super) async fn serve(
     tasks: TaskTracker,
     stop: CancellationToken,
 ) {
+    let lobby = Lobby::new(exchange.limits.handshakes_max);
     let permits = Arc::new(Semaphore::new(ANSWERED_AT_ONCE_MAX));
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let (stream, from) = match accepted {
@@ -205,59 +173,86 @@ pub(super) async fn serve(
                 continue;
             }
         };
-        // Over the bound the connection is closed at once; the asker tries again.
-        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
         let (exchange, inputs, stop) = (Arc::clone(&exchange), inputs.clone(), stop.clone());
+        let (visitor, permits) = (lobby.enter(), Arc::clone(&permits));
         tasks.spawn(async move {
-            stop.run_until_cancelled(answer_one(&exchange, stream, from, &inputs)).await;
-            drop(permit);
+            let answered = Box::pin(answer_one(&exchange, stream, from, visitor, &permits));
+            if let Some(Some(theirs)) = stop.run_until_cancelled(answered).await {
+                // It fails when the driver has ended: so does this node.
+                drop(inputs.send(Input::Heard(Box::new(theirs))).await);
+            }
         });
     }
 }
 
-async fn answer_one(exchange: &Exchange, stream: TcpStream, from: SocketAddr, inputs: &mpsc::Sender<Input>) {
-    match exchange.answer(stream).await {
-        // The driver has ended: so does this node.
-        Ok(theirs) => drop(inputs.send(Input::Heard(Box::new(theirs))).await),
-        Err(error) => {
-            // Its port changes with every connection.
-            exchange.log_stranger(&error, from.ip().to_string());
-            tracing::debug!(address = %from, %error, "an exchange came to nothing");
+async fn answer_one(
+    exchange: &Exchange,
+    stream: TcpStream,
+    from: SocketAddr,
+    visitor: Visitor,
+    permits: &Semaphore,
+) -> Option<Knowledge> {
+    let admitted = exchange.gate.admit(stream, &exchange.hello, exchange.limits.handshake_timeout);
+    let Some(admitted) = visitor.unless_shown_out(admitted).await else {
+        if exchange.gate.refusals.note(Refusal::Crowded, from.ip()) {
+            let limit = exchange.limits.handshakes_max;
+            tracing::warn!(addr = %from, limit, "a connection was turned away: too many have not said who they are");
         }
-    }
+        return None;
+    };
+    drop(visitor);
+    let guest = admitted.inspect_err(|error| exchange.gate.note(from, error)).ok()?;
+    // Over the bound the connection is closed at once; the asker tries again.
+    let _permit = permits.try_acquire().ok()?;
+    exchange.answer(guest).await.inspect_err(|error| exchange.note(from, error)).ok()
 }
 
-/// Length-delimited messages on a connection.
+/// Length-delimited messages on a connection, sealed where a secret is kept.
 struct Wire {
-    reader: FramedRead<ReadHalf<TcpStream>, LengthDelimitedCodec>,
-    writer: WriteHalf<TcpStream>,
+    node: String,
+    session: Option<Session>,
+    /// Of each direction; a message out of turn does not open.
+    sent: u64,
+    received: u64,
+    reader: FramedRead<ReadHalf<Stream>, LengthDelimitedCodec>,
+    writer: WriteHalf<Stream>,
 }
 
 impl Wire {
-    fn new(stream: TcpStream) -> Self {
-        // Small messages back and forth. Without it they are slower and still right.
-        let _ = stream.set_nodelay(true);
-        let (reader, writer) = tokio::io::split(stream);
-        Self { reader: FramedRead::new(reader, LengthDelimitedCodec::new()), writer }
+    fn new(guest: Guest) -> Self {
+        let (reader, writer) = tokio::io::split(guest.stream);
+        let codec = LengthDelimitedCodec::builder().max_frame_length(FRAME_BYTES_MAX).new_codec();
+        let reader = FramedRead::new(reader, codec);
+        Self { node: guest.them.node, session: guest.session, sent: 0, received: 0, reader, writer }
     }
 
     async fn send(&mut self, message: &impl Serialize) -> Result<(), ExchangeError> {
+        let mut body = encoded(message)?;
+        if let Some(session) = &self.session {
+            session.sending.seal(self.sent, b"", &mut body, 0);
+        }
+        self.sent += 1;
         let mut frame = BytesMut::new();
         let mut codec = LengthDelimitedCodec::builder().max_frame_length(FRAME_BYTES_MAX).new_codec();
-        codec.encode(encoded(message)?, &mut frame)?;
-        Ok(self.writer.write_all(&frame).await?)
+        codec.encode(Bytes::from(body), &mut frame)?;
+        self.writer.write_all(&frame).await?;
+        Ok(self.writer.flush().await?)
     }
 
-    /// The next message; one that claims to be longer than `bytes_max` is refused before memory is taken for it.
-    async fn receive<M: DeserializeOwned>(&mut self, bytes_max: usize) -> Result<M, ExchangeError> {
-        self.reader.decoder_mut().set_max_frame_length(bytes_max);
-        let frame = self.reader.next().await.ok_or(ExchangeError::Closed)??;
-        decoded(&frame)
+    /// The next message; one that claims to be longer than the limit is refused before memory is taken for it.
+    async fn receive<M: DeserializeOwned>(&mut self) -> Result<M, ExchangeError> {
+        let mut frame = self.reader.next().await.ok_or(ExchangeError::Closed)??;
+        let body: &[u8] = match &self.session {
+            Some(session) => session.receiving.open(self.received, b"", &mut frame).ok_or(ExchangeError::Forged)?,
+            None => &frame,
+        };
+        self.received += 1;
+        decoded(body)
     }
 }
 
-fn encoded(message: &impl Serialize) -> Result<Bytes, ExchangeError> {
-    postcard::to_stdvec(message).map(Bytes::from).map_err(|_| ExchangeError::Malformed("cannot be encoded"))
+fn encoded(message: &impl Serialize) -> Result<Vec<u8>, ExchangeError> {
+    postcard::to_stdvec(message).map_err(|_| ExchangeError::Malformed("cannot be encoded"))
 }
 
 fn decoded<M: DeserializeOwned>(frame: &[u8]) -> Result<M, ExchangeError> {
@@ -272,8 +267,9 @@ fn decoded<M: DeserializeOwned>(frame: &[u8]) -> Result<M, ExchangeError> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::member::Identity;
+    use super::super::member::{Identity, NAME_BYTES_MAX};
     use super::*;
+    use crate::trust::handshake::Topic;
 
     struct Nothing(usize);
 
@@ -292,7 +288,13 @@ mod tests {
     fn exchange(others: usize, shared_bytes: usize) -> Exchange {
         let others = (1..=others).map(|port| metadata(port as u16 + 1)).collect();
         let (_, known) = watch::channel(Arc::new(Known { me: metadata(1), others }));
-        Exchange::new("shop".into(), 4096, known, Arc::new(Nothing(shared_bytes)))
+        Exchange {
+            gate: Arc::default(),
+            hello: Hello::new(Topic::Exchange, "shop", "n1", 1, FRAME_BYTES_MAX),
+            limits: Limits::default(),
+            known,
+            shared: Arc::new(Nothing(shared_bytes)),
+        }
     }
 
     #[test]
@@ -313,29 +315,14 @@ mod tests {
     fn metadata_out_of_its_limits_is_not_taken_in() {
         let mut theirs = exchange(1, 0).knowledge().unwrap();
         theirs.others[0].name = "n".repeat(NAME_BYTES_MAX + 1);
-        assert!(matches!(exchange(0, 0).take_in(theirs), Err(ExchangeError::Malformed("name"))));
+        assert!(matches!(exchange(0, 0).take_in(theirs, "n1"), Err(ExchangeError::Malformed("name"))));
         let crowd = Knowledge { me: metadata(1), others: vec![metadata(2); 4097], shared: Vec::new() };
-        assert!(exchange(0, 0).take_in(crowd).is_err());
-    }
-
-    #[test]
-    fn only_the_same_protocol_version_and_cluster_are_greeted() {
-        let exchange = exchange(0, 0);
-        let hello = |change: fn(&mut Hello)| {
-            let mut hello = exchange.hello();
-            change(&mut hello);
-            exchange.check(hello)
-        };
-        assert!(hello(|_| {}).is_ok());
-        assert!(matches!(hello(|hello| hello.magic = *b"GET"), Err(ExchangeError::Foreign)));
-        assert!(matches!(hello(|hello| hello.version = 9), Err(ExchangeError::OtherVersion(9))));
-        assert!(matches!(hello(|hello| hello.cluster = "b".into()), Err(ExchangeError::OtherCluster(_))));
+        assert!(exchange(0, 0).take_in(crowd, "n1").is_err());
     }
 
     proptest! {
         #[test]
         fn garbage_is_an_error_and_never_a_panic(bytes: Vec<u8>) {
-            let _ = decoded::<Hello>(&bytes);
             if let Ok(knowledge) = decoded::<Knowledge>(&bytes) {
                 prop_assert!(encoded(&knowledge).is_ok());
             }

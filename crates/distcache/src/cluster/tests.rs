@@ -265,7 +265,7 @@ async fn garbage_does_no_harm() {
     for len in 0..300u32 {
         let junk: Vec<u8> = (0..len).map(|i| (i.wrapping_mul(31).wrapping_add(len * 7) % 251) as u8).collect();
         socket.send_to(&junk, target).await.unwrap();
-        Envelope::new("garbage").seal(&junk, &mut sealed);
+        Envelope::new(Arc::default(), "garbage", 1).seal(&junk, 0, &mut sealed);
         socket.send_to(&sealed, target).await.unwrap();
         if len % 10 == 0 {
             let mut stream = TcpStream::connect(target).await.unwrap();

@@ -15,9 +15,10 @@ use crate::keyspaces::Keyspaces;
 use crate::limits::Limits;
 use crate::net::{Clock, TcpListener};
 use crate::node::NodeParts;
-use crate::peer::handshake::Hello;
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
+use crate::trust::Gate;
+use crate::trust::handshake::{Hello, Topic};
 use crate::{DataSource, Fetched, SourceError};
 
 const HOP_BUDGET: Duration = Duration::from_millis(200);
@@ -43,9 +44,11 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (limits, stop, tasks) = (Limits::default(), CancellationToken::new(), TaskTracker::new());
-    let hello = Hello::new("test", name, 1, limits.frame_bytes_max());
+    let hello = Hello::new(Topic::Requests, "test", name, 1, limits.frame_bytes_max());
+    let gate = Arc::new(Gate::default());
     let link_settings = LinkSettings {
         hello: hello.clone(),
+        gate: gate.clone(),
         limits: limits.clone(),
         hop_budget: HOP_BUDGET,
         clock: Clock::Kernel,
@@ -65,8 +68,8 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
     let spec = KeyspaceSpec::new("things", source.clone());
     let keyspaces = Arc::new(Keyspaces::new(node.clone(), vec![spec]));
     let core = keyspaces.get("things").unwrap();
-    let server =
-        Arc::new(Server { serve: keyspaces, hello, limits, tasks: tasks.clone(), work: node.work.clone(), stop });
+    let work = node.work.clone();
+    let server = Arc::new(Server { serve: keyspaces, hello, gate, limits, tasks: tasks.clone(), work, stop });
     tasks.spawn(server.run(listener));
     Puppet { node, core, addr }
 }

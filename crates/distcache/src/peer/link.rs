@@ -15,12 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Connection, NotSent, OnAnswer};
-use super::handshake::{self, HandshakeError, Hello};
 use super::wire::{Frame, Request, RequestId, Response};
 use crate::error::{Error, Overload, PeerFailure};
 use crate::limits::Limits;
-use crate::net::{Clock, TcpStream};
+use crate::net::Clock;
 use crate::ring::NodeId;
+use crate::trust::handshake::{HandshakeError, Hello};
+use crate::trust::{Gate, Guest, Refusal, Stream};
 
 /// Pause between two attempts to reach an ejected peer.
 const PROBE_PAUSE: Duration = Duration::from_millis(100);
@@ -29,6 +30,7 @@ const REFUSED_PAUSE_MAX: Duration = Duration::from_secs(30);
 /// What all links of a node share.
 pub(crate) struct LinkSettings {
     pub(crate) hello: Hello,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) limits: Limits,
     pub(crate) hop_budget: Duration,
     pub(crate) clock: Clock,
@@ -202,35 +204,33 @@ impl Link {
 
     async fn connect(&self) -> Result<Arc<Connection>, PeerFailure> {
         let settings = &self.settings;
-        let connect = async {
-            let mut stream = TcpStream::connect(self.addr).await?;
-            stream.set_nodelay(true)?;
-            let them = handshake::greet(&mut stream, &settings.hello, settings.hop_budget).await?;
-            if them.node != self.name {
-                let why = format!("{} is {:?}, not {:?}", self.addr, them.node, self.name);
-                return Err(HandshakeError::Refused(why));
-            }
-            Ok((stream, them))
-        };
+        let greeting = settings.gate.connect(self.addr, Some(&self.name), &settings.hello, settings.hop_budget);
         let connected = tokio::select! {
-            connected = tokio::time::timeout(settings.hop_budget, connect) => connected,
+            connected = greeting => connected.and_then(|guest| self.expected(guest)),
             () = self.closed.cancelled() => return Err(PeerFailure::NotConnected),
         };
         match connected {
-            Ok(Ok((stream, them))) => Ok(self.start(stream, &them)),
-            Ok(Err(HandshakeError::Refused(why))) => {
-                tracing::warn!(peer = self.name, addr = %self.addr, why, "a peer refused the connection");
-                Err(PeerFailure::Refused(why))
+            Ok(guest) => Ok(self.start(guest.stream, &guest.them)),
+            Err(error @ (HandshakeError::Refused(..) | HandshakeError::TurnedAway(_))) => {
+                settings.gate.note(self.addr, &error);
+                Err(PeerFailure::Refused(error.to_string()))
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 tracing::debug!(peer = self.name, addr = %self.addr, %error, "cannot connect to peer");
                 Err(PeerFailure::NotConnected)
             }
-            Err(_) => Err(PeerFailure::NotConnected),
         }
     }
 
-    fn start(&self, stream: TcpStream, them: &Hello) -> Arc<Connection> {
+    fn expected(&self, guest: Guest) -> Result<Guest, HandshakeError> {
+        if guest.them.node == self.name {
+            return Ok(guest);
+        }
+        let why = format!("{} is {:?}, not {:?}", self.addr, guest.them.node, self.name);
+        Err(HandshakeError::Refused(Refusal::Name, why))
+    }
+
+    fn start(&self, stream: Stream, them: &Hello) -> Arc<Connection> {
         let settings = &self.settings;
         let frame_bytes_max = settings.limits.frame_bytes_max();
         let connection = Arc::new(Connection::new(
@@ -239,8 +239,17 @@ impl Link {
             frame_bytes_max.min(them.frame_bytes_max as usize),
             self.closed.child_token(),
         ));
-        let (read, write) = stream.into_split();
-        self.spawn(connection.clone().run(read, write, settings.hop_budget, frame_bytes_max));
+        match stream {
+            Stream::Plain(stream) => {
+                let (read, write) = stream.into_split();
+                self.spawn(connection.clone().run(read, write, settings.hop_budget, frame_bytes_max));
+            }
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => {
+                let (read, write) = tokio::io::split(stream);
+                self.spawn(connection.clone().run(read, write, settings.hop_budget, frame_bytes_max));
+            }
+        }
         self.connection.store(Some(connection.clone()));
         connection
     }

@@ -5,13 +5,14 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 use tokio_util::codec::{Decoder, LengthDelimitedCodec};
@@ -19,13 +20,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::READ_BUFFER_BYTES;
-use super::handshake::{self, HandshakeError, Hello};
 use super::outbox::Outbox;
 use super::wire::{Request, RequestId, Response};
 use crate::error::{Error, Overload};
 use crate::limits::Limits;
 use crate::net::{TcpListener, TcpStream};
 use crate::ring::NodeId;
+use crate::trust::handshake::Hello;
+use crate::trust::{Gate, Guest, Lobby, Refusal, Stream};
 
 /// A peer that says nothing for this long is taken for gone.
 const IDLE_MAX: Duration = Duration::from_secs(15);
@@ -95,6 +97,7 @@ impl Answers {
 pub(crate) struct Server<S> {
     pub(crate) serve: Arc<S>,
     pub(crate) hello: Hello,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) limits: Limits,
     pub(crate) tasks: TaskTracker,
     /// Requests under way, which a shutdown waits for.
@@ -105,6 +108,7 @@ pub(crate) struct Server<S> {
 impl<S: Serve> Server<S> {
     /// Accepts until stopped.
     pub(crate) async fn run(self: Arc<Self>, listener: TcpListener) {
+        let lobby = Lobby::new(self.limits.handshakes_max);
         let places = Arc::new(Semaphore::new(self.limits.peer_connections_max));
         loop {
             let accepted = tokio::select! {
@@ -120,30 +124,59 @@ impl<S: Serve> Server<S> {
                     continue;
                 }
             };
-            let Ok(place) = places.clone().try_acquire_owned() else {
-                tracing::warn!(%addr, limit = self.limits.peer_connections_max, "a peer was turned away: too many connections");
-                continue;
-            };
-            let server = self.clone();
+            let (server, visitor, places) = (self.clone(), lobby.enter(), places.clone());
             self.tasks.spawn(async move {
-                let _place = place;
-                match server.attend(stream).await {
-                    Err(HandshakeError::Io(error)) => tracing::debug!(%addr, %error, "connection from peer ended"),
-                    Err(error) => tracing::warn!(%addr, %error, "a connection was refused"),
-                    Ok(()) => {}
+                let greeting = visitor.unless_shown_out(server.greet(stream, addr));
+                let greeted = tokio::select! {
+                    greeted = greeting => greeted,
+                    () = server.stop.cancelled() => return,
+                };
+                drop(visitor);
+                match greeted {
+                    Some(Some(guest)) => server.attend(guest, addr, &places).await,
+                    Some(None) => {}
+                    None => server.turn_away(addr, "too many have not said who they are", server.limits.handshakes_max),
                 }
             });
         }
     }
 
-    async fn attend(&self, mut stream: TcpStream) -> Result<(), HandshakeError> {
-        stream.set_nodelay(true)?;
-        let greeting = handshake::receive_greeting(&mut stream, &self.hello, self.limits.handshake_timeout);
-        let them = tokio::select! {
-            them = greeting => them?,
-            () = self.stop.cancelled() => return Ok(()),
+    async fn greet(&self, stream: TcpStream, addr: SocketAddr) -> Option<Guest> {
+        let greeted = self.gate.admit(stream, &self.hello, self.limits.handshake_timeout).await;
+        greeted.inspect_err(|error| self.gate.note(addr, error)).ok()
+    }
+
+    fn turn_away(&self, addr: SocketAddr, what: &str, limit: usize) {
+        if self.gate.refusals.note(Refusal::Crowded, addr.ip()) {
+            tracing::warn!(%addr, limit, "a connection was turned away: {what}");
+        }
+    }
+
+    async fn attend(&self, guest: Guest, addr: SocketAddr, places: &Semaphore) {
+        let Ok(_place) = places.try_acquire() else {
+            return self.turn_away(addr, "too many peers are connected", self.limits.peer_connections_max);
         };
-        let (read, mut write) = stream.into_split();
+        let ended = match guest.stream {
+            Stream::Plain(stream) => {
+                let (read, write) = stream.into_split();
+                self.converse(&guest.them, read, write).await
+            }
+            #[cfg(feature = "tls")]
+            Stream::Tls(stream) => {
+                let (read, write) = tokio::io::split(stream);
+                self.converse(&guest.them, read, write).await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%addr, %error, "connection from peer ended");
+        }
+    }
+
+    async fn converse<R, W>(&self, them: &Hello, read: R, mut write: W) -> io::Result<()>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
         let session = Session {
             serve: self.serve.clone(),
             from: them.node_id(),
@@ -162,7 +195,7 @@ impl<S: Serve> Server<S> {
             () = self.stop.cancelled() => Ok(()),
         };
         session.abort_waiting();
-        Ok(outcome?)
+        outcome
     }
 }
 

@@ -4,11 +4,14 @@
 
 mod cluster;
 mod discovery;
+mod dns;
 mod expiry;
 mod failures;
 mod flights;
 mod harness;
 mod keyspaces;
+mod logbook;
 mod many;
 mod reads;
+mod trust;
 mod writes;

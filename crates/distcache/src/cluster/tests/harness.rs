@@ -85,6 +85,7 @@ pub(super) fn config(cluster: &str, name: &str, listen: SocketAddr) -> ClusterCo
         incarnation: incarnation(),
         reseed_interval: Duration::from_secs(1),
         join_timeout: Duration::from_secs(2),
+        gate: Arc::default(),
         limits: Limits::default(),
     }
 }
