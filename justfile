@@ -35,6 +35,10 @@ doc:
 deny:
     .ci/run deny
 
+# Fuzz each target for so many seconds, or those that are named; what it finds joins the corpus
+fuzz seconds='300' *targets:
+    scripts/fuzz for {{ seconds }} {{ targets }}
+
 # Run every example of the library
 examples:
     for file in crates/distcache/examples/*.rs; do cargo run --locked --quiet --example "$(basename "$file" .rs)" || exit; done

@@ -8,7 +8,7 @@ use distcache::Engine;
 use crate::config::{Config, Overrides};
 use crate::listener::{CertificateFiles, ListenError};
 use crate::serve::ServeError;
-use crate::{security, sources};
+use crate::{discovery, security, sources};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,7 +29,8 @@ pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
             let checked = listener.tls.as_ref().map_or(Ok(()), CertificateFiles::check);
             checked.map_err(|error| ListenError::Certificates { name, error })?;
         }
-        let _checked = security::secured(Engine::builder(), &config)?;
+        let builder = discovery::found(Engine::builder(), &config)?;
+        let _checked = security::secured(builder, &config)?;
         for keyspace in &config.keyspaces {
             sources::open(keyspace, &config.dir).await?;
         }

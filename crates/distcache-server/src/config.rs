@@ -8,11 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+mod discovery;
 mod dns;
 mod error;
 mod keyspace;
+mod kubernetes;
 mod limits;
 mod listener;
+mod nats;
 mod overrides;
 mod redact;
 mod section;
@@ -20,9 +23,14 @@ mod security;
 mod summary;
 mod units;
 
+pub use discovery::DiscoveryConfig;
 pub use dns::{DnsConfig, DnsRecord};
 pub use error::{ConfigError, Reason};
 pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig};
+#[cfg(feature = "kubernetes")]
+pub use kubernetes::{KubernetesConfig, PodPort};
+#[cfg(feature = "nats")]
+pub use nats::{NatsConfig, NatsLogin};
 pub use overrides::Overrides;
 use section::{Document, Section};
 pub use security::{ClusterConfig, NodeTlsConfig};
@@ -60,14 +68,6 @@ pub struct NodeConfig {
     pub shutdown_grace: Duration,
 }
 
-/// How the other nodes are found.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DiscoveryConfig {
-    Standalone,
-    Static { seeds: Vec<String> },
-    Dns(DnsConfig),
-}
-
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3321);
@@ -91,7 +91,7 @@ impl Config {
         let cluster = security::cluster(&mut root, &dir)?;
         let tls = security::tls(&mut root, &dir)?;
         let limits = limits::limits(&mut root)?;
-        let discovery = discovery(&mut root)?;
+        let discovery = discovery::discovery(&mut root)?;
         let (http, answer_bytes_max) = listener::http(&mut root, HTTP, &dir)?;
         let admin = listener::admin(&mut root, ADMIN, &dir)?;
         let keyspaces = keyspace::keyspaces(&mut root)?;
@@ -115,19 +115,6 @@ fn node(root: &mut Section<'_>) -> Result<NodeConfig, Reason> {
         weight: node.integer("weight", 1..=10_000)?.map(|weight| weight as u16),
         shutdown_grace: node.duration("shutdown_grace")?.unwrap_or(SHUTDOWN_GRACE),
     })
-}
-
-fn discovery(root: &mut Section<'_>) -> Result<DiscoveryConfig, Reason> {
-    let known = [&["provider", "seeds"], &dns::KNOWN[..]].concat();
-    let mut discovery = root.section("discovery", &known, &[])?;
-    let provider = discovery.choice("provider", &["standalone", "static", "dns"], &["nats", "kubernetes"])?;
-    let found = match provider.unwrap_or("standalone") {
-        "static" => DiscoveryConfig::Static { seeds: discovery.seeds("seeds")?.unwrap_or_default() },
-        "dns" => DiscoveryConfig::Dns(dns::dns(&mut discovery)?),
-        _ => DiscoveryConfig::Standalone,
-    };
-    discovery.nothing_left("it has no meaning for this provider")?;
-    Ok(found)
 }
 
 #[cfg(test)]
@@ -188,7 +175,7 @@ mod tests {
         let config = Config::parse(WHOLE, "/etc/cache".into()).unwrap();
         assert_eq!(config.node.weight, Some(200));
         assert_eq!(config.node.shutdown_grace, Duration::from_millis(1500));
-        assert_eq!(config.cluster.name.as_deref(), Some("shop"));
+        assert_eq!(config.cluster.name, "shop");
         assert_eq!(config.cluster.secret_file, Some("/etc/cache/gossip.key".into()));
         let tls = config.tls.unwrap();
         assert_eq!((tls.ca, tls.cert), ("/etc/cache/ca.pem".into(), "/run/a.pem".into()));
@@ -236,12 +223,15 @@ mod tests {
     }
 
     #[test]
+    fn whatever_a_key_holds_the_error_is_one_line() {
+        assert!(refused("[node]\n\"a\\nb\" = 1\n").starts_with("unknown key `a\\nb` in [node] at line 2;"));
+        assert!(refused("[keyspaces.\"a\\nb\"]\n").contains("`a\\nb` is no name"));
+        assert!(refused("[node]\nweight = [\t1]\n").contains("`weight = [ 1]`"));
+    }
+
+    #[test]
     fn what_is_planned_is_not_called_unknown() {
         assert_eq!(refused("[redis]\n"), "[redis] at line 1 is not supported by this version");
-        assert_eq!(
-            refused("[discovery]\nprovider = \"kubernetes\"\n"),
-            "`provider = \"kubernetes\"` in [discovery] at line 2 is not supported by this version"
-        );
     }
 
     #[test]
@@ -260,10 +250,7 @@ mod tests {
         assert!(refused("http = 1\n").contains("expected a section [http]"));
         assert!(refused("[node]\nweight = 0\n").contains("expected a whole number from 1 to 10000"));
         let provider = refused("[discovery]\nprovider = \"statik\"\n");
-        assert!(
-            provider.ends_with("expected \"standalone\", \"static\" or \"dns\"; did you mean \"static\"?"),
-            "{provider}"
-        );
+        assert!(provider.ends_with("\"dns\", \"nats\" or \"kubernetes\"; did you mean \"static\"?"), "{provider}");
         assert!(refused("[keyspaces.\"a b\"]\nsource = { kind = \"none\" }\n").contains("`a b`"));
         let seeds = "[discovery]\nprovider = \"static\"\nseeds = [\"10.0.0.1\"]\n";
         assert!(refused(seeds).contains("expected a list of \"host:port\""));

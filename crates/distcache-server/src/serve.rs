@@ -9,11 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, thread};
 
-use distcache::{DnsDiscovery, Engine, EngineBuilder, StartError, StaticDiscovery};
+use distcache::{Engine, EngineBuilder, StartError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, ConfigError, DiscoveryConfig, DnsConfig, DnsRecord, NodeConfig, Overrides};
+use crate::config::{Config, ConfigError, NodeConfig, Overrides};
+use crate::discovery::{self, NotBuiltIn};
 use crate::health::Health;
 use crate::listener::{ListenError, Listener, ListenerState};
 use crate::security::{self, SecurityProblem};
@@ -40,6 +41,8 @@ pub enum ServeError {
     Config(#[from] ConfigError),
     #[error(transparent)]
     Listen(#[from] ListenError),
+    #[error(transparent)]
+    Discovery(#[from] NotBuiltIn),
     #[error(transparent)]
     Security(#[from] SecurityProblem),
     #[error(transparent)]
@@ -87,7 +90,7 @@ impl Node {
         let connections = [&config.http, &config.admin].map(|listener| listener.limits.connections_max);
         let connections = connections.iter().sum::<usize>() + 2 * limits.peer_connections_max;
         open_files::make_room_for(connections as u64);
-        let mut builder = security::secured(builder(config), config)?
+        let mut builder = security::secured(builder(config)?, config)?
             .limits(limits.clone())
             .admin_addr(admin.state().addr.to_string());
         for keyspace in &config.keyspaces {
@@ -130,27 +133,9 @@ impl Node {
     }
 }
 
-fn builder(config: &Config) -> EngineBuilder {
-    let mut builder = Engine::builder();
-    if let Some(name) = &config.cluster.name {
-        builder = builder.cluster_name(name);
-    }
-    builder = match &config.discovery {
-        DiscoveryConfig::Standalone => builder,
-        DiscoveryConfig::Static { seeds } => builder.discovery(StaticDiscovery::new(seeds)),
-        DiscoveryConfig::Dns(config) => builder.discovery(dns(config)),
-    };
-    of_node(builder, &config.node)
-}
-
-fn dns(config: &DnsConfig) -> DnsDiscovery {
-    let discovery = match config.record {
-        DnsRecord::Address { port } => DnsDiscovery::new(&config.name, port),
-        DnsRecord::Srv => DnsDiscovery::srv(&config.name),
-    };
-    let discovery = config.name_servers.iter().fold(discovery, |discovery, server| discovery.name_server(*server));
-    let discovery = discovery.ip_family(config.ip_family);
-    config.timeout.into_iter().fold(discovery, DnsDiscovery::timeout)
+fn builder(config: &Config) -> Result<EngineBuilder, ServeError> {
+    let builder = Engine::builder().cluster_name(&config.cluster.name);
+    Ok(of_node(discovery::found(builder, config)?, &config.node))
 }
 
 fn of_node(mut builder: EngineBuilder, node: &NodeConfig) -> EngineBuilder {

@@ -205,6 +205,7 @@ impl Settings {
             value if value > TIMEOUT_MAX => Err(StartError::invalid(field, value, "must be at most a day")),
             _ => Ok(()),
         };
+        positive("limits.handshake_timeout", self.limits.handshake_timeout)?;
         positive("hop_budget", self.hop_budget)?;
         positive("request_timeout", self.request_timeout)?;
         positive("reseed_interval", self.reseed_interval)
@@ -236,6 +237,9 @@ mod tests {
         assert_eq!(refused(twice).await, "keyspace.name = \"users\": is defined twice");
         let no_budget = Engine::builder().hop_budget(Duration::ZERO);
         assert_eq!(refused(no_budget).await, "hop_budget = 0ns: must be longer than zero");
+        let hasty = Limits { handshake_timeout: Duration::ZERO, ..Default::default() };
+        let hasty = refused(Engine::builder().limits(hasty)).await;
+        assert_eq!(hasty, "limits.handshake_timeout = 0ns: must be longer than zero");
         let too_small = Engine::builder().keyspace(spec().max_bytes(10));
         assert!(refused(too_small).await.starts_with("keyspace.max_bytes = 10:"));
     }

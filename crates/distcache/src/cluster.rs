@@ -35,6 +35,12 @@ mod member;
 mod seeding;
 mod state;
 mod sync;
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz {
+    pub use super::envelope::fuzz::GOSSIP_ENVELOPE;
+    pub use super::gossip::fuzz::GOSSIP_PACKET;
+    pub use super::sync::fuzz::METADATA;
+}
 #[cfg(test)]
 mod tests;
 
@@ -80,6 +86,10 @@ pub(crate) struct ClusterConfig {
     pub(crate) gate: Arc<Gate>,
     pub(crate) limits: Limits,
 }
+
+/// The most of it that an exchange takes, beside what a node says of itself.
+#[cfg(test)]
+pub(crate) const SHARED_BYTES_MAX: usize = sync::FRAME_BYTES_MAX - (4 << 10);
 
 /// State that all nodes share and merge. Merging is idempotent and in any order; bytes that make no sense are ignored.
 pub(crate) trait SharedState: Send + Sync {

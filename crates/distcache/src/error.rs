@@ -173,6 +173,8 @@ pub enum Overload {
     Waiters,
     /// Requests to one peer, under way or waiting.
     PeerRequests,
+    /// Keyspaces that were changed or deleted at run time, which the cluster has to remember.
+    Keyspaces,
 }
 
 impl fmt::Display for Overload {
@@ -181,6 +183,7 @@ impl fmt::Display for Overload {
             Self::Loads => "the number of loads",
             Self::Waiters => "the number of callers waiting for one key",
             Self::PeerRequests => "the number of requests to one peer",
+            Self::Keyspaces => "the number of keyspaces to remember",
         })
     }
 }

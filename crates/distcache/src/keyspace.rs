@@ -21,7 +21,7 @@ use crate::engine::KeepAlive;
 use crate::error::Error;
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
 use crate::lease::{Leases, Sightings};
-use crate::net::Moment;
+use crate::net::{self, Moment};
 use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::source::DynDataSource;
@@ -242,9 +242,10 @@ impl Core {
         }
     }
 
-    /// Drops everything that was stored before the clear called `generation`, in no time.
+    /// Drops everything that was stored before the clear called `generation`, in no time. A clear that no clock can have named
+    /// is none: after it no other would count.
     pub(crate) fn advance(&self, generation: u64) {
-        if self.generation.load(Ordering::Acquire) < generation {
+        if self.generation.load(Ordering::Acquire) < generation && generation <= net::wall_clock_ms_max() {
             // Before the generation is known to be taken in: whoever sees it must not find what it cleared.
             self.epoch.fetch_add(1, Ordering::AcqRel);
             self.generation.fetch_max(generation, Ordering::AcqRel);
@@ -294,8 +295,23 @@ impl Core {
     }
 
     fn check(&self, key: &str) -> Result<(), Error> {
-        self.node.limits.check_key(key)?;
+        self.counted(self.node.limits.check_key(key))?;
         self.check_defined()
+    }
+
+    pub(crate) fn check_batch(&self, len: usize) -> Result<(), Error> {
+        self.counted(self.node.limits.check_batch(len))
+    }
+
+    fn check_value(&self, len: usize) -> Result<(), Error> {
+        self.counted(self.node.limits.check_value(len))
+    }
+
+    fn counted(&self, checked: Result<(), Error>) -> Result<(), Error> {
+        if checked.as_ref().is_err_and(|error| !matches!(error, Error::KeyEmpty)) {
+            self.counters.one(Count::RefusedTooLarge);
+        }
+        checked
     }
 
     fn check_defined(&self) -> Result<(), Error> {

@@ -49,8 +49,9 @@ impl Keyspaces {
     pub(crate) fn clear(&self, name: &str) -> Result<(), Error> {
         let core = self.get(name)?;
         let mut registry = self.registry.lock();
+        registry.check_room(name)?;
         // Later than any clear that this node has heard of, by whatever way.
-        registry.clear(name, net::wall_clock_ms().max(core.generation() + 1));
+        registry.clear(name, net::wall_clock_ms().max(core.generation().saturating_add(1)));
         self.apply(&registry);
         Ok(())
     }
@@ -58,6 +59,7 @@ impl Keyspaces {
     pub(crate) fn delete(&self, name: &str) -> Result<(), Error> {
         self.get(name)?;
         let mut registry = self.registry.lock();
+        registry.check_room(name)?;
         registry.delete(name, net::wall_clock_ms(), self.node.id.0);
         self.apply(&registry);
         Ok(())
@@ -66,6 +68,7 @@ impl Keyspaces {
     pub(crate) fn update(&self, spec: KeyspaceSpec) -> Result<(), Error> {
         let mut registry = self.registry.lock();
         let core = self.get(&spec.name)?;
+        registry.check_room(&spec.name)?;
         registry.settle(&spec.name, net::wall_clock_ms(), self.node.id.0, spec.settings.clone());
         core.redefine(spec);
         Ok(())
@@ -75,6 +78,7 @@ impl Keyspaces {
         let (name, settings) = (spec.name.clone(), spec.settings.clone());
         let core = Arc::new(Core::new(spec, self.node.clone()));
         let mut registry = self.registry.lock();
+        registry.check_room(&name)?;
         match self.table.write().entry(name.clone()) {
             Entry::Occupied(_) => return Err(Error::KeyspaceExists { name }),
             Entry::Vacant(place) => {
@@ -117,7 +121,11 @@ impl SharedState for Keyspaces {
             tracing::warn!("what a peer says of the keyspaces makes no sense and is ignored");
             return;
         };
+        let theirs = theirs.plausible(net::wall_clock_ms_max());
         let mut registry = self.registry.lock();
+        let table = self.table.read();
+        theirs.iter().filter(|(name, _)| table.contains_key(*name)).for_each(|(name, _)| registry.expect(name));
+        drop(table);
         registry.merge(theirs);
         self.apply(&registry);
     }
@@ -193,24 +201,24 @@ fn fit(served: &[Served], room: usize) -> Vec<Answer<'_>> {
 
 impl Keyspaces {
     async fn answer(&self, from: NodeId, request: &Request<'_>, frame_bytes_max: usize) -> Result<Prepared, Error> {
-        let core = |keyspace: &Named<'_>| self.get(keyspace.name);
+        let core = |keyspace: &Named<'_>, keys| {
+            let core = self.get(keyspace.name)?;
+            core.check_batch(keys).map(|()| core)
+        };
         Ok(match request {
-            Request::Get(get) => Prepared::One(core(&get.keyspace)?.serve_get(from, get).await),
+            Request::Get(get) => Prepared::One(core(&get.keyspace, 1)?.serve_get(from, get).await),
             Request::GetMany { get } => {
-                self.node.limits.check_batch(get.keys.len())?;
-                Prepared::Many(
-                    core(&get.keyspace)?.serve_get_many(from, get).await,
-                    frame_bytes_max - ANSWER_FRAME_BYTES,
-                )
+                let core = core(&get.keyspace, get.keys.len())?;
+                Prepared::Many(core.serve_get_many(from, get).await, frame_bytes_max - ANSWER_FRAME_BYTES)
             }
             Request::Put { keyspace, entries } => {
-                Prepared::Written(core(keyspace)?.serve_put(keyspace.generation, entries).await)
+                Prepared::Written(core(keyspace, entries.len())?.serve_put(keyspace.generation, entries).await)
             }
             Request::Delete { keyspace, keys } => {
-                Prepared::Written(core(keyspace)?.serve_delete(keyspace.generation, keys).await)
+                Prepared::Written(core(keyspace, keys.len())?.serve_delete(keyspace.generation, keys).await)
             }
             Request::Refresh { keyspace, key, deadline } => {
-                Prepared::One(core(keyspace)?.serve_refresh(key, *deadline).await)
+                Prepared::One(core(keyspace, 1)?.serve_refresh(key, *deadline).await)
             }
             Request::Registry(state) => {
                 self.merge(state);
@@ -221,3 +229,6 @@ impl Keyspaces {
         })
     }
 }
+
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz;

@@ -82,7 +82,16 @@ pub mod bench_support {
     pub use crate::ring::{Member, Move, NodeId, Ring, SLOTS, Slot, ViewId};
 }
 
+#[cfg(feature = "fuzz-internals")]
+#[doc(hidden)]
+pub mod fuzz_support;
+
 /// The README's code compiles and runs.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So does that of the page on DNS.
+#[cfg(all(doctest, feature = "dns"))]
+#[doc = include_str!("../../../docs/discovery/dns.md")]
+struct DnsPage;

@@ -29,7 +29,7 @@ pub struct Limits {
     pub peer_requests_max: usize,
     /// Requests that wait for a connection to one peer, or for their turn on it; further ones are refused.
     pub peer_requests_waiting_max: usize,
-    /// Connections that peers may open to this node.
+    /// Connections that peers may have to this node; a further one is refused and the peer told why.
     pub peer_connections_max: usize,
     /// Connections that have not said yet who they are; a further one ends the one that has waited longest.
     pub handshakes_max: usize,

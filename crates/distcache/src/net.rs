@@ -85,6 +85,15 @@ pub(crate) fn wall_clock_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
+/// Clocks are wrong, but not by more than this.
+const CLOCK_AHEAD_MS_MAX: u64 = 24 * 3600 * 1000;
+
+/// The latest that the wall clock of an honest node shows now. What other nodes count from their clocks is believed up to here:
+/// a number at the end of all numbers would never be outdone.
+pub(crate) fn wall_clock_ms_max() -> u64 {
+    wall_clock_ms().saturating_add(CLOCK_AHEAD_MS_MAX)
+}
+
 /// A generator of this node's own, seeded by the operating system.
 pub(crate) fn rng() -> SmallRng {
     SmallRng::from_rng(&mut rand::rng())

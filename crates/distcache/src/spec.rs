@@ -143,13 +143,17 @@ impl KeyspaceSpec {
     }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
-        let name_is_plain = self.name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
-        if self.name.is_empty() || self.name.len() > NAME_BYTES_MAX || !name_is_plain {
+        if !is_keyspace_name(&self.name) {
             let reason = format!("must be 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'");
             return Err(StartError::invalid("keyspace.name", &self.name, reason));
         }
         self.settings.check()
     }
+}
+
+pub(crate) fn is_keyspace_name(name: &str) -> bool {
+    let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
+    (1..=NAME_BYTES_MAX).contains(&name.len()) && is_plain
 }
 
 impl KeyspaceSettings {

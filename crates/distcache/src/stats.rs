@@ -38,7 +38,7 @@ pub struct KeyspaceStats {
     pub load_micros: u64,
     /// Reads that joined a load or fetch under way instead of starting their own.
     pub coalesced: u64,
-    /// Requests refused because a limit was reached.
+    /// Requests of this node's own callers, or of its peers, refused because a limit was reached, here or at the owner.
     pub overloads: u64,
     /// Keys answered to other nodes as their owner.
     pub served: u64,
@@ -50,8 +50,10 @@ pub struct KeyspaceStats {
     pub invalidations_sent: u64,
     /// Copies here that were told to go.
     pub invalidations_received: u64,
-    /// Values refused because they are larger than the keyspace can hold.
+    /// Keys, values and batches refused because they are over a limit, or larger than the keyspace can hold.
     pub refused_too_large: u64,
+    /// Fetches answered without a lease because as many keys as may have one have one.
+    pub leases_refused: u64,
     /// Entries evicted to make room.
     pub evicted_capacity: u64,
     /// Entries whose lifetime ended.
@@ -105,6 +107,7 @@ pub(crate) enum Count {
     InvalidationsSent,
     InvalidationsReceived,
     RefusedTooLarge,
+    LeasesRefused,
     EvictedCapacity,
     EvictedExpired,
     EvictedCleared,
@@ -170,6 +173,7 @@ impl Counters {
             invalidations_sent: self.sum(Count::InvalidationsSent),
             invalidations_received: self.sum(Count::InvalidationsReceived),
             refused_too_large: self.sum(Count::RefusedTooLarge),
+            leases_refused: self.sum(Count::LeasesRefused),
             evicted_capacity: self.sum(Count::EvictedCapacity),
             evicted_expired: self.sum(Count::EvictedExpired),
             evicted_cleared: self.sum(Count::EvictedCleared),

@@ -26,7 +26,7 @@ mod tls;
 #[path = "trust/no_tls.rs"]
 mod tls;
 
-use handshake::{HandshakeError, Hello, Met, Party, Session};
+use handshake::{HandshakeError, HasRoom, Hello, Met, Party, Session};
 pub(crate) use lobby::{Lobby, Visitor};
 pub use refusals::Refusal;
 pub(crate) use refusals::Refusals;
@@ -35,6 +35,8 @@ pub use secret::{ClusterSecret, SecretError};
 pub use tls::Tls;
 #[cfg(feature = "tls")]
 pub use tls::TlsError;
+#[cfg(all(feature = "fuzz-internals", feature = "tls"))]
+pub(crate) use tls::fuzz as tls_fuzz;
 
 /// The first byte of a TLS connection; the protocol without TLS begins with a letter.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -78,17 +80,18 @@ impl Gate {
                 None => Channel::plain(stream),
                 Some(tls) => Channel::tls(Box::pin(tls.connect(stream, addr, node)).await?),
             };
-            self.meet(channel, me, true).await
+            self.meet(channel, me, None).await
         })
         .await
     }
 
-    /// Hears who has connected.
+    /// Hears who has connected. `has_room` is asked for a place once it is clear that it may come in.
     pub(crate) async fn admit(
         &self,
         mut stream: TcpStream,
         me: &Hello,
         limit: Duration,
+        has_room: HasRoom<'_>,
     ) -> Result<Guest, HandshakeError> {
         within(limit, async {
             stream.set_nodelay(true)?;
@@ -102,18 +105,19 @@ impl Gate {
                     return Err(HandshakeError::Refused(Refusal::Plaintext, why.into()));
                 }
             };
-            self.meet(channel, me, false).await
+            self.meet(channel, me, Some(has_room)).await
         })
         .await
     }
 
-    async fn meet(&self, channel: Channel, me: &Hello, has_connected: bool) -> Result<Guest, HandshakeError> {
+    /// `has_room` where it is the other side that has connected.
+    async fn meet(&self, channel: Channel, me: &Hello, has_room: Option<HasRoom<'_>>) -> Result<Guest, HandshakeError> {
         let Channel { mut stream, binding, shown } = channel;
         let name_error = |node: &str| self.tls.as_ref()?.name_error(&shown, node);
         let party = Party { me, ring: self.ring.as_ref(), binding, name_error: &name_error };
-        let met = match has_connected {
-            true => party.greet(&mut stream).await,
-            false => party.receive_greeting(&mut stream).await,
+        let met = match has_room {
+            None => party.greet(&mut stream).await,
+            Some(has_room) => party.receive_greeting(&mut stream, has_room).await,
         };
         let Met { them, session } = met.map_err(tls::worded)?;
         Ok(Guest { stream, them, session })

@@ -47,11 +47,7 @@ pub(super) fn dns(discovery: &mut Section<'_>) -> Result<DnsConfig, Reason> {
         name,
         record,
         name_servers: discovery.addrs("name_servers")?.unwrap_or_default(),
-        ip_family: match discovery.choice("ip_family", &["both", "ipv4", "ipv6"], &[])? {
-            Some("ipv4") => IpFamily::Ipv4,
-            Some("ipv6") => IpFamily::Ipv6,
-            _ => IpFamily::Both,
-        },
+        ip_family: ip_family(discovery)?,
         timeout: discovery.duration("timeout")?,
     };
     if record == DnsRecord::Srv {
@@ -60,12 +56,21 @@ pub(super) fn dns(discovery: &mut Section<'_>) -> Result<DnsConfig, Reason> {
     Ok(found)
 }
 
+pub(super) fn ip_family(section: &mut Section<'_>) -> Result<IpFamily, Reason> {
+    Ok(match section.choice("ip_family", &["both", "ipv4", "ipv6"], &[])? {
+        Some("ipv4") => IpFamily::Ipv4,
+        Some("ipv6") => IpFamily::Ipv6,
+        _ => IpFamily::Both,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::config::{Config, DiscoveryConfig};
+    use crate::config::Config;
+    use crate::config::discovery::DiscoveryConfig;
 
     fn parse(lines: &str) -> Result<DnsConfig, Reason> {
         let text = format!("[discovery]\nprovider = \"dns\"\n{lines}");
@@ -110,7 +115,21 @@ mod tests {
             timeout: Some(Duration::from_secs(2)),
         };
         assert_eq!(parse(lines).unwrap(), expected);
+        assert_eq!(
+            expected.to_string(),
+            "every IPv6 address and port of _distcache._udp.cache.internal, as 10.0.0.2:53 or [fd00::2]:53 knows them"
+        );
         assert_eq!(parse("name = \"c\"\nip_family = \"ipv4\"").unwrap().ip_family, IpFamily::Ipv4);
+    }
+
+    #[test]
+    fn the_files_of_the_documentation_are_taken() {
+        let page = include_str!("../../../../docs/discovery/dns.md");
+        let files: Vec<_> = page.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+        assert_eq!(files.len(), 2);
+        for file in files {
+            Config::parse(file, PathBuf::new()).unwrap_or_else(|problem| panic!("{problem} in\n{file}"));
+        }
     }
 
     #[test]

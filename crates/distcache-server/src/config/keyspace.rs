@@ -57,6 +57,7 @@ pub(super) fn keyspaces(root: &mut Section<'_>) -> Result<Vec<KeyspaceConfig>, R
 fn keyspace(name: String, mut section: Section<'_>) -> Result<KeyspaceConfig, Reason> {
     let is_plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b));
     if name.is_empty() || name.len() > NAME_BYTES_MAX || !is_plain {
+        let name = name.escape_debug();
         let problem = format!("`{name}` is no name: expected 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'");
         return Err(section.senseless(problem));
     }

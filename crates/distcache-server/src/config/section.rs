@@ -153,6 +153,14 @@ impl<'t> Section<'t> {
         self.read(key, &expected, |value| integer_of(value).filter(|n| range.contains(n)))
     }
 
+    /// A name (`Err`) or the number of a port.
+    pub(super) fn name_or_port(&mut self, key: &'static str) -> Result<Option<Result<u16, String>>, Reason> {
+        self.read(key, "the name of a port, or a whole number from 1 to 65535", |value| match integer_of(value) {
+            Some(port) => u16::try_from(port).ok().filter(|port| *port > 0).map(Ok),
+            None => text_of(value).map(|name| Err(name.to_owned())),
+        })
+    }
+
     pub(super) fn duration(&mut self, key: &'static str) -> Result<Option<Duration>, Reason> {
         let expected = "a duration longer than zero, such as \"30s\" or \"1h 30m\"";
         self.read(key, expected, |value| text_of(value).and_then(parse_duration))
@@ -244,20 +252,23 @@ impl<'t> Section<'t> {
     }
 
     fn path_of(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        // A quoted key may hold anything; an error is one line.
+        let key = key.escape_debug();
+        if self.path.is_empty() { key.to_string() } else { format!("{}.{key}", self.path) }
     }
 
     /// A key as an error names it: a section at the top, a key anywhere else.
     fn name_of(&self, key: &str) -> String {
+        let key = key.escape_debug();
         if self.path.is_empty() { format!("[{key}]") } else { format!("`{key}` in [{}]", self.path) }
     }
 
     fn shown(&self, key: &Key<'_>) -> String {
         const SHOWN_CHARS: usize = 60;
-        let value: String =
-            self.text[key.value.span()].lines().next().unwrap_or_default().chars().take(SHOWN_CHARS).collect();
+        let line = self.text[key.value.span()].lines().next().unwrap_or_default();
+        let value: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_CHARS).collect();
         let place = if self.path.is_empty() { String::new() } else { format!(" in [{}]", self.path) };
-        format!("`{} = {}`{place}", key.name, without_passwords(&value))
+        format!("`{} = {}`{place}", key.name.escape_debug(), without_passwords(&value))
     }
 
     fn invalid(&self, key: &Key<'_>, problem: String) -> Reason {

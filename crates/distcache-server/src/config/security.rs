@@ -5,9 +5,12 @@ use std::path::{Path, PathBuf};
 use super::error::Reason;
 use super::section::Section;
 
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Of a cluster that is given no name, as in the library.
+const NAME: &str = "distcache";
+
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClusterConfig {
-    pub name: Option<String>,
+    pub name: String,
     pub secret_file: Option<PathBuf>,
 }
 
@@ -25,7 +28,7 @@ pub(super) fn cluster(root: &mut Section<'_>, dir: &Path) -> Result<ClusterConfi
     // A secret in the file itself would be read by whoever may read how the node is configured.
     let mut section = root.section("cluster", &["name", "secret_file"], &[])?;
     Ok(ClusterConfig {
-        name: section.string("name")?,
+        name: section.string("name")?.unwrap_or_else(|| NAME.into()),
         secret_file: section.string("secret_file")?.map(|file| dir.join(file)),
     })
 }

@@ -13,14 +13,20 @@ impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let node =
             self.node.name.as_ref().map_or_else(|| "a node named by its address".into(), |name| format!("node {name}"));
-        let cluster =
-            self.cluster.name.as_ref().map_or_else(|| "the default cluster".into(), |name| format!("cluster {name}"));
-        write!(f, "{node} of {cluster}, ")?;
+        write!(f, "{node} of cluster {}, ", self.cluster.name)?;
         match &self.discovery {
             DiscoveryConfig::Standalone => writeln!(f, "by itself")?,
             DiscoveryConfig::Static { seeds } if seeds.is_empty() => writeln!(f, "waiting for others to join")?,
             DiscoveryConfig::Static { seeds } => writeln!(f, "joining through {}", seeds.join(", "))?,
             DiscoveryConfig::Dns(dns) => writeln!(f, "joining through {dns}")?,
+            DiscoveryConfig::Nats(nats) => {
+                let servers: Vec<String> = nats.servers.iter().map(|server| without_passwords(server)).collect();
+                writeln!(f, "joining through NATS at {}", servers.join(", "))?;
+            }
+            DiscoveryConfig::Kubernetes(pods) => {
+                let namespace = pods.namespace.as_deref().unwrap_or("this pod's namespace");
+                writeln!(f, "joining through the pods of {namespace} with {}", pods.labels)?;
+            }
         }
         if !self.is_standalone() {
             writeln!(f, "{}", self.protection())?;

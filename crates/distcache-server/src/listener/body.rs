@@ -5,7 +5,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -13,7 +12,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
 use super::ListenerState;
-use super::patience::Alarm;
+use super::patience::{Alarm, Requests};
 
 /// The client took too long over its body.
 #[derive(Debug, thiserror::Error)]
@@ -27,14 +26,13 @@ pub(super) struct Timely {
     alarm: Alarm,
     listener: Arc<ListenerState>,
     is_at_end: bool,
-    /// Set when somebody stopped reading before the end.
-    is_left_unread: Arc<AtomicBool>,
+    requests: Requests,
 }
 
 impl Timely {
-    pub(super) fn new(body: Incoming, listener: Arc<ListenerState>, is_left_unread: Arc<AtomicBool>) -> Self {
+    pub(super) fn new(body: Incoming, listener: Arc<ListenerState>, requests: Requests) -> Self {
         let until = Instant::now() + listener.limits.body_timeout;
-        Self { body, until, alarm: Alarm::default(), listener, is_at_end: false, is_left_unread }
+        Self { body, until, alarm: Alarm::default(), listener, is_at_end: false, requests }
     }
 }
 
@@ -69,7 +67,7 @@ impl Body for Timely {
 impl Drop for Timely {
     fn drop(&mut self) {
         if !self.is_at_end && !self.body.is_end_stream() {
-            self.is_left_unread.store(true, Relaxed);
+            self.requests.body_left();
         }
     }
 }

@@ -4,7 +4,6 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use axum::Router;
 use hyper::Request;
@@ -49,11 +48,10 @@ pub(super) async fn serve(
     stop: &CancellationToken,
 ) {
     let requests = Requests::default();
-    let is_left_unread = Arc::new(AtomicBool::new(false));
     let mut stream = Patient::new(stream, listener.limits.clone(), requests.clone());
     let service = service_fn(|request: Request<Incoming>| {
         requests.one_read();
-        let answer = router.call(request.map(|body| Timely::new(body, listener.clone(), Arc::clone(&is_left_unread))));
+        let answer = router.call(request.map(|body| Timely::new(body, listener.clone(), requests.clone())));
         async {
             let answer = answer.await?;
             requests.one_answered();
@@ -73,7 +71,7 @@ pub(super) async fn serve(
             }
         }
     };
-    take_leave(stream, ended, listener, is_left_unread.load(Relaxed)).await;
+    take_leave(stream, ended, listener, requests.is_body_left()).await;
 }
 
 fn http1(limits: &ListenerLimits) -> http1::Builder {
@@ -90,7 +88,7 @@ async fn take_leave<S: Stream>(
     mut stream: Patient<S>,
     ended: hyper::Result<()>,
     listener: &ListenerState,
-    is_left_unread: bool,
+    is_body_left: bool,
 ) {
     let counters = &listener.counters;
     match stream.overdue() {
@@ -108,7 +106,7 @@ async fn take_leave<S: Stream>(
             if ended.as_ref().is_err_and(hyper::Error::is_parse_too_large) {
                 counters.headers_too_large.add_one();
             }
-            if ended.is_err() || is_left_unread {
+            if ended.is_err() || is_body_left {
                 linger(stream.stream_mut()).await;
             }
         }

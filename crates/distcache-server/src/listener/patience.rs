@@ -6,7 +6,7 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -29,26 +29,40 @@ pub(super) enum Overdue {
 
 /// How far the requests of one connection are; they come one after the other.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Requests {
-    read: Arc<AtomicU32>,
-    answered: Arc<AtomicU32>,
+pub(super) struct Requests(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    read: AtomicU32,
+    answered: AtomicU32,
+    is_body_left: AtomicBool,
 }
 
 impl Requests {
+    /// The head of one.
     pub(super) fn one_read(&self) {
-        self.read.fetch_add(1, Relaxed);
+        self.0.read.fetch_add(1, Relaxed);
     }
 
     pub(super) fn one_answered(&self) {
-        self.answered.fetch_add(1, Relaxed);
+        self.0.answered.fetch_add(1, Relaxed);
+    }
+
+    /// A body was not read to its end.
+    pub(super) fn body_left(&self) {
+        self.0.is_body_left.store(true, Relaxed);
+    }
+
+    pub(super) fn is_body_left(&self) -> bool {
+        self.0.is_body_left.load(Relaxed)
     }
 
     fn read(&self) -> u32 {
-        self.read.load(Relaxed)
+        self.0.read.load(Relaxed)
     }
 
     fn is_one_under_way(&self) -> bool {
-        self.read() != self.answered.load(Relaxed)
+        self.read() != self.0.answered.load(Relaxed)
     }
 }
 

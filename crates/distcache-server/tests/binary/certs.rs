@@ -75,7 +75,11 @@ fn a_client_is_no_node() {
     let certs = Certs::new(&["--client", "app"]);
     assert_eq!(names(certs.path("").as_path()), ["app.key", "app.pem", "ca.key", "ca.pem"]);
     assert_eq!(as_client(&certs, "app.pem"), Ok(()));
-    assert!(as_server(&certs, "app.pem", "app").is_err());
+    let refused = as_server(&certs, "app.pem", "app");
+    assert!(
+        matches!(refused, Err(Error::InvalidCertificate(CertificateError::InvalidPurposeContext { .. }))),
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -33,7 +33,7 @@ fn a_typing_error_is_found_with_its_line_and_the_key_that_was_meant() {
 fn what_this_version_cannot_do_yet_is_said() {
     let shop = Shop::new();
     for (text, what) in [
-        ("[tls]\nca = \"ca.pem\"\n", "[tls] at line 1 is not supported by this version"),
+        ("[redis]\n", "[redis] at line 1 is not supported by this version"),
         ("[admin]\ntoken_file = \"t\"\n", "`token_file` in [admin] at line 2 is not supported by this version"),
     ] {
         let (code, _, err) = check(&shop, text);
@@ -59,4 +59,16 @@ fn a_file_that_is_not_there_is_named() {
     let (code, _, err) = run(binary().args(["check", "--config", "/nowhere/node.toml"]));
     assert_eq!(code, 1);
     assert!(err.contains("/nowhere/node.toml: cannot be read"), "{err}");
+}
+
+#[test]
+fn the_file_of_the_kubernetes_manifests_is_one_that_nodes_take() {
+    let manifest = include_str!("../../../../deploy/kubernetes/config.yaml");
+    let (_, block) = manifest.split_once("distcache.toml: |\n").expect("the file within the ConfigMap");
+    let text: String = block.lines().map(|line| line.trim_start_matches("    ").to_owned() + "\n").collect();
+    let shop = Shop::new();
+    let (code, out, err) = run(binary().args(["check", "--offline", "--config"]).arg(shop.write("node.toml", &text)));
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(out.contains("joining through the pods of this pod's namespace with app=distcache"), "{out}");
+    assert!(out.contains("closed by a cluster secret"), "{out}");
 }

@@ -167,6 +167,20 @@ fn a_body_without_end_is_refused() {
 }
 
 #[test]
+fn a_client_that_is_refused_may_end_its_sentence_and_sees_the_answer() {
+    let shop = Shop::new();
+    let (node, _) = node(&shop, "");
+    let mut stream = begun_put(&node, "content-length: 5000000");
+    assert_eq!(stream.peek(&mut [0]).unwrap(), 1, "answered before the body");
+    // Over a socket that was closed for good the second write fails.
+    for _ in 0..50 {
+        stream.write_all(&[b'v'; 64 << 10]).unwrap();
+    }
+    let answer = http::answer(stream, Ok(())).unwrap();
+    assert_eq!((answer.status, answer.code()), (413, "value_too_large".into()));
+}
+
+#[test]
 fn a_body_that_comes_a_byte_at_a_time_is_cut_while_others_are_answered() {
     let shop = Shop::new();
     let (node, _) = node(&shop, "body_timeout = \"2s\"");

@@ -11,6 +11,8 @@ mod commands;
 mod data;
 #[cfg(all(feature = "demo", target_os = "linux"))]
 mod demo;
+#[cfg(all(feature = "nats", unix))]
+mod discovery;
 mod http;
 #[cfg(feature = "certs")]
 mod https;

@@ -40,6 +40,13 @@ impl Node {
         Self::logged(binary(), config)
     }
 
+    /// Under this name, whatever the file says, and with what it logs.
+    pub fn serve_as(name: &str, config: &Path) -> (Self, Log) {
+        let mut command = binary();
+        command.env("DISTCACHE_NAME", name);
+        Self::logged(command, config)
+    }
+
     /// With what it logs when it is asked to log this much.
     pub fn serve_at_level(level: &str, config: &Path) -> (Self, Log) {
         let mut command = binary();

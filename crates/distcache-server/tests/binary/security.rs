@@ -158,7 +158,7 @@ fn secrets_and_values_appear_in_no_log_and_no_admin_answer() {
     }
     let mut seen = String::new();
     for path in ["node", "peers", "ring", "keyspaces", "listeners", "owner/plain/1"] {
-        seen += &a.admin("GET", &format!("/admin/{path}")).text();
+        seen += a.admin("GET", &format!("/admin/{path}")).text();
     }
     until_logged(&log_a, "DEBUG distcache::cluster::driver: peer updated");
     seen += &log_a.lines("").concat();

@@ -56,6 +56,11 @@ impl Agenda {
         self.entries.retain(|addr, entry| entry.is_running || entry.errand != Errand::Member || is_needed(*addr));
     }
 
+    /// Drops the addresses of an earlier answer of discovery that were not tried yet: the new answer counts.
+    pub(super) fn forget_seeds(&mut self) {
+        self.entries.retain(|_, entry| entry.is_running || entry.errand != Errand::Seed);
+    }
+
     /// When [`begin`](Self::begin) will have something to do.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let (running, seeds) = self.running();
@@ -144,6 +149,19 @@ mod tests {
         agenda.begin(at);
         agenda.finish(addr(1), true, at, 0.5);
         assert_eq!(agenda.next_due(), None);
+    }
+
+    #[test]
+    fn addresses_of_an_earlier_answer_of_discovery_do_not_pile_up() {
+        let (mut agenda, now) = (Agenda::default(), Instant::now());
+        agenda.want(addr(1), Errand::Member, now + Duration::from_secs(1));
+        for answer in 0..100 {
+            agenda.forget_seeds();
+            (0..100).for_each(|n| agenda.want(addr(100 + answer * 100 + n), Errand::Seed, now));
+            agenda.begin(now);
+        }
+        assert!(agenda.entries.len() <= 1 + SEEDS_RUNNING_MAX + 100, "{}", agenda.entries.len());
+        assert!(agenda.entries.contains_key(&addr(1)), "a member is asked whatever discovery says");
     }
 
     #[test]

@@ -207,6 +207,7 @@ impl Driver {
         seeds.retain(|seed| !self.is_here(*seed));
         let found = if seeds.is_empty() { Seeds::Nobody } else { Seeds::Somebody };
         self.parts.progress.send_if_modified(|progress| std::mem::replace(&mut progress.seeds, found) != found);
+        self.agenda.forget_seeds();
         for seed in seeds.into_iter().sample(&mut self.rng, ANNOUNCED_AT_ONCE_MAX) {
             self.gossip.announce(Identity::unknown(seed), now);
             self.agenda.want(seed, Errand::Seed, now);
@@ -283,13 +284,14 @@ impl Driver {
 
     /// Brings in line what depends on what has just happened. Before anything is sent: see the invariant.
     fn reconcile(&mut self, now: Instant) {
-        let turned_away = self.parts.members.turned_away();
         while let Some(change) = self.gossip.next_change() {
             self.parts.members.apply(change, now);
             self.is_dirty = true;
         }
-        if turned_away == 0 && self.parts.members.turned_away() > 0 {
-            tracing::warn!("the cluster has more members than the limit; some are left out");
+        for addr in self.parts.members.take_turned_away() {
+            if self.parts.gate.refusals.note(Refusal::Crowded, addr.ip()) {
+                tracing::warn!(%addr, "a node was left out: there are as many members as there may be");
+            }
         }
         if self.gossip.identity() != self.parts.members.me().id {
             self.parts.members.set_identity(self.gossip.identity());

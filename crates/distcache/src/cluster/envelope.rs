@@ -266,5 +266,7 @@ impl Window {
     }
 }
 
+#[cfg(feature = "fuzz-internals")]
+pub(super) mod fuzz;
 #[cfg(test)]
 mod tests;

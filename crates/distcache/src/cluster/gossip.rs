@@ -111,14 +111,18 @@ pub(super) struct Gossip {
 impl Gossip {
     /// Remembers up to `known_max` members, those that are down among them.
     pub(super) fn new(me: Identity, known_max: usize) -> Self {
+        Self::with_rng(me, known_max, net::rng)
+    }
+
+    fn with_rng(me: Identity, known_max: usize, rng: impl Fn() -> SmallRng) -> Self {
         let plausible = Plausible { epoch_max: me.epoch, known: HashSet::new(), known_max, found: None };
         let plausible = Arc::new(Mutex::new(plausible));
         Self {
-            foca: Foca::new(me, config(1), net::rng(), Codec::new(Arc::clone(&plausible))),
+            foca: Foca::new(me, config(1), rng(), Codec::new(Arc::clone(&plausible))),
             plausible,
             counted: None,
             runtime: AccumulatingRuntime::new(),
-            rng: net::rng(),
+            rng: rng(),
             timers: BinaryHeap::new(),
             sequence: 0,
             changes: VecDeque::new(),
@@ -267,6 +271,9 @@ impl Gossip {
         }
     }
 }
+
+#[cfg(feature = "fuzz-internals")]
+pub(super) mod fuzz;
 
 #[cfg(test)]
 mod tests {

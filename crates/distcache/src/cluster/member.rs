@@ -12,7 +12,6 @@ use crate::net;
 
 /// Longest name of a cluster, node or zone, and longest admin address, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 255;
-const EPOCH_AHEAD_MS_MAX: u64 = 24 * 3600 * 1000;
 
 /// What gossip says about a member, some twenty bytes. Whatever else there is to know is asked over TCP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,10 +45,10 @@ impl Identity {
         is_reachable(&self.addr)
     }
 
-    /// The newest epoch that a node with a clock can have. Clocks are wrong, but not by more than a day; an epoch at the end of
-    /// the numbers would keep the true node from ever coming back.
+    /// The newest epoch that a node with a clock can have. One at the end of the numbers would keep the true node from ever
+    /// coming back.
     pub(super) fn epoch_max() -> u64 {
-        net::wall_clock_ms().saturating_add(EPOCH_AHEAD_MS_MAX)
+        net::wall_clock_ms_max()
     }
 
     /// Which of two identities of one address is the newer.

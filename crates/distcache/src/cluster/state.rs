@@ -40,6 +40,8 @@ pub(super) enum Learned {
 struct Slot {
     up: Option<Identity>,
     metadata: Option<Metadata>,
+    /// Gossip has said that it is up, now or once. Of the others there is only hearsay.
+    met: bool,
     /// It is in the view. It stays there while newer metadata is being fetched.
     shown: bool,
     changed_at: Instant,
@@ -62,7 +64,8 @@ pub(super) struct Members {
     slots: BTreeMap<SocketAddr, Slot>,
     view: BTreeMap<String, Peer>,
     slots_max: usize,
-    turned_away: u64,
+    /// Addresses for which there was no room, since anybody asked.
+    turned_away: Vec<SocketAddr>,
     clashes: BTreeSet<String>,
 }
 
@@ -70,7 +73,7 @@ impl Members {
     pub(super) fn new(me: Metadata, members_max: usize) -> Self {
         let view = BTreeMap::from([(me.name.clone(), me.peer(true))]);
         let slots_max = members_max.saturating_sub(1);
-        Self { me, slots: BTreeMap::new(), view, slots_max, turned_away: 0, clashes: BTreeSet::new() }
+        Self { me, slots: BTreeMap::new(), view, slots_max, turned_away: Vec::new(), clashes: BTreeSet::new() }
     }
 
     pub(super) fn me(&self) -> &Metadata {
@@ -96,7 +99,7 @@ impl Members {
         }
         let Some(slot) = self.slot(id.addr, now) else { return };
         match change {
-            Change::Up(_) => slot.up = Some(id),
+            Change::Up(_) => (slot.up, slot.met) = (Some(id), true),
             Change::Renamed(_) if slot.up.is_some() => slot.up = Some(id),
             Change::Renamed(_) => return,
             Change::Down(_) => {
@@ -114,6 +117,10 @@ impl Members {
             let outpaced = metadata.id.is_newer_than(&self.me.id);
             return if outpaced { Learned::Outpaced { epoch: metadata.id.epoch } } else { Learned::Nothing };
         }
+        // Hearsay takes nobody's place: should there be such a member, it will be asked.
+        if !self.slots.contains_key(&metadata.id.addr) && self.slots.len() >= self.slots_max {
+            return Learned::Nothing;
+        }
         let Some(slot) = self.slot(metadata.id.addr, now) else { return Learned::Nothing };
         if slot.metadata.as_ref().is_some_and(|known| !metadata.id.is_newer_than(&known.id)) {
             return Learned::Nothing;
@@ -124,18 +131,25 @@ impl Members {
 
     fn slot(&mut self, addr: SocketAddr, now: Instant) -> Option<&mut Slot> {
         if !self.slots.contains_key(&addr) && self.slots.len() >= self.slots_max {
-            let Some(oldest) = self.lost().min_by_key(|lost| self.slots[lost].changed_at) else {
-                self.turned_away += 1;
+            let away = self.slots.iter().filter(|(_, slot)| slot.up.is_none());
+            let Some((&longest, _)) = away.min_by_key(|(_, slot)| (slot.met, slot.changed_at)) else {
+                self.turned_away.push(addr);
                 return None;
             };
-            self.slots.remove(&oldest);
+            self.slots.remove(&longest);
         }
-        Some(self.slots.entry(addr).or_insert(Slot { up: None, metadata: None, shown: false, changed_at: now }))
+        Some(self.slots.entry(addr).or_insert(Slot {
+            up: None,
+            metadata: None,
+            met: false,
+            shown: false,
+            changed_at: now,
+        }))
     }
 
-    /// How often a member had to be left out because the cluster is larger than its limit.
-    pub(super) fn turned_away(&self) -> u64 {
-        self.turned_away
+    /// Whom had to be left out since the last call because the cluster is larger than its limit.
+    pub(super) fn take_turned_away(&mut self) -> Vec<SocketAddr> {
+        std::mem::take(&mut self.turned_away)
     }
 
     pub(super) fn is_up(&self, addr: SocketAddr) -> bool {
@@ -148,7 +162,7 @@ impl Members {
 
     /// Addresses worth a word now and then, in case somebody is there again.
     pub(super) fn lost(&self) -> impl Iterator<Item = SocketAddr> {
-        self.slots.iter().filter(|(_, slot)| slot.up.is_none()).map(|(addr, _)| *addr)
+        self.slots.iter().filter(|(_, slot)| slot.up.is_none() && slot.met).map(|(addr, _)| *addr)
     }
 
     /// Whether it is up and its metadata, or the newest of it, is still to be got.
@@ -392,7 +406,7 @@ mod tests {
             members.apply(Change::Up(id(port, 1, 0)), Instant::now());
         }
         members.apply(Change::Up(id(4, 1, 0)), Instant::now());
-        assert_eq!((members.up().count(), members.turned_away()), (2, 1));
+        assert_eq!((members.up().count(), members.take_turned_away()), (2, vec![id(4, 1, 0).addr]));
         members.apply(Change::Down(id(2, 1, 0)), Instant::now());
         assert_eq!(members.lost().count(), 1);
         members.apply(Change::Up(id(4, 1, 0)), Instant::now());
@@ -402,6 +416,22 @@ mod tests {
         tokio::time::advance(LOST_REMEMBERED).await;
         members.forget_long_lost(Instant::now());
         assert_eq!(members.lost().count(), 0);
+    }
+
+    #[test]
+    fn hearsay_takes_nobodys_place_and_gives_its_own() {
+        let (mut members, now) = (members(4), Instant::now());
+        members.apply(Change::Up(id(2, 1, 0)), now);
+        members.apply(Change::Down(id(2, 1, 0)), now);
+        for port in 10..100 {
+            members.learn(metadata(id(port, 1, 0), 1), now);
+        }
+        assert_eq!(members.slots.len(), 3);
+        assert_eq!(members.lost().collect::<Vec<_>>(), [id(2, 1, 0).addr], "only who was there is looked for");
+        for port in [3, 4] {
+            members.apply(Change::Up(id(port, 1, 0)), now);
+        }
+        assert_eq!((members.up().count(), members.lost().count()), (2, 1));
     }
 
     #[derive(Clone, Debug)]

@@ -116,6 +116,12 @@ impl Exchange {
         }
     }
 
+    fn turn_away(&self, addr: SocketAddr, what: &str, limit: usize) {
+        if self.gate.refusals.note(Refusal::Crowded, addr.ip()) {
+            tracing::warn!(%addr, limit, "a connection was turned away: {what}");
+        }
+    }
+
     fn my_addr(&self) -> SocketAddr {
         self.known.borrow().me.id.addr
     }
@@ -192,18 +198,18 @@ async fn answer_one(
     visitor: Visitor,
     permits: &Semaphore,
 ) -> Option<Knowledge> {
-    let admitted = exchange.gate.admit(stream, &exchange.hello, exchange.limits.handshake_timeout);
+    let admitted = Box::pin(exchange.gate.admit(stream, &exchange.hello, exchange.limits.handshake_timeout, &|| true));
     let Some(admitted) = visitor.unless_shown_out(admitted).await else {
-        if exchange.gate.refusals.note(Refusal::Crowded, from.ip()) {
-            let limit = exchange.limits.handshakes_max;
-            tracing::warn!(addr = %from, limit, "a connection was turned away: too many have not said who they are");
-        }
+        exchange.turn_away(from, "too many have not said who they are", exchange.limits.handshakes_max);
         return None;
     };
     drop(visitor);
     let guest = admitted.inspect_err(|error| exchange.gate.note(from, error)).ok()?;
-    // Over the bound the connection is closed at once; the asker tries again.
-    let _permit = permits.try_acquire().ok()?;
+    let Ok(_permit) = permits.try_acquire() else {
+        // The asker tries again.
+        exchange.turn_away(from, "too many are being answered", ANSWERED_AT_ONCE_MAX);
+        return None;
+    };
     exchange.answer(guest).await.inspect_err(|error| exchange.note(from, error)).ok()
 }
 
@@ -262,6 +268,9 @@ fn decoded<M: DeserializeOwned>(frame: &[u8]) -> Result<M, ExchangeError> {
         Err(_) => Err(ExchangeError::Malformed("cannot be decoded")),
     }
 }
+
+#[cfg(feature = "fuzz-internals")]
+pub(super) mod fuzz;
 
 #[cfg(test)]
 mod tests {

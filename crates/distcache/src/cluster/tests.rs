@@ -1,6 +1,7 @@
 //! Whole clusters on the loopback, with real sockets. Conditions are awaited with a deadline, never slept for.
 
 mod harness;
+mod liar;
 mod timings;
 
 use std::collections::BTreeSet;

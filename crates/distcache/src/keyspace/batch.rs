@@ -9,7 +9,6 @@ use std::sync::Arc;
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 
-use super::fetch::failure_of;
 use super::load::Purpose;
 use super::{After, Begun, Core, Route, entry_of, origin_of};
 use crate::error::{Error, PeerFailure};
@@ -73,7 +72,7 @@ impl Core {
         options: GetOptions,
     ) -> Result<Vec<Result<Entry, Error>>, Error> {
         self.check_defined()?;
-        self.node.limits.check_batch(keys.len())?;
+        self.check_batch(keys.len())?;
         let limit = self.limit_of(options);
         let mut answers = Answers::with_capacity(keys.len());
         let mut missed = Vec::new();
@@ -97,7 +96,7 @@ impl Core {
 
     /// The answer that needs no asking: a hit, or a key that cannot be.
     fn at_once(&self, key: &str) -> Option<Result<Entry, Error>> {
-        if let Err(error) = self.node.limits.check_key(key) {
+        if let Err(error) = self.counted(self.node.limits.check_key(key)) {
             return Some(Err(error));
         }
         let (record, holding) = self.lookup(key)?;
@@ -273,7 +272,7 @@ impl Core {
         };
         self.counters.one(Count::FetchFailures);
         for ticket in tickets {
-            ticket.land(|_| Err(failure_of(error.clone())));
+            ticket.land(|_| Err(self.failure_of(error.clone())));
         }
     }
 }

@@ -56,7 +56,7 @@ impl Core {
                 Ok(answer) => core.land_fetch(ticket, begun, answer),
                 Err(error) => {
                     core.counters.one(Count::FetchFailures);
-                    ticket.land(|_| Err(failure_of(error)));
+                    ticket.land(|_| Err(core.failure_of(error)));
                 }
             }
         });
@@ -87,7 +87,21 @@ impl Core {
             Answer::NotOwner => ticket.land(|_| Err(Failure::NotOwner)),
             // Asked again, by itself.
             Answer::NoRoom => drop(ticket),
-            Answer::Failed(error) => ticket.land(|_| Err(failure_of(error))),
+            Answer::Failed(error) => ticket.land(|_| Err(self.failure_of(error))),
+        }
+    }
+
+    /// An error of the owner's: about the key, or about the owner's being able to answer at all.
+    pub(super) fn failure_of(&self, error: Error) -> Failure {
+        match error {
+            Error::Shutdown
+            | Error::KeyspaceNotFound { .. }
+            | Error::PeerUnavailable { .. }
+            | Error::Protocol { .. } => Failure::NotReached(error),
+            // It may be that this node takes larger values than the owner does; else a second load would bring the same again.
+            Error::ValueTooLarge { len, .. } if self.node.limits.check_value(len).is_ok() => Failure::NotReached(error),
+            Error::Overloaded { .. } => self.overloaded(error),
+            error => Failure::Answered(error),
         }
     }
 
@@ -112,9 +126,11 @@ impl Core {
         });
     }
 
-    fn hot_record(&self, key: &str, begun: Begun, value: &Value<'_>) -> Record {
+    pub(super) fn hot_record(&self, key: &str, begun: Begun, value: &Value<'_>) -> Record {
         let now = self.node.clock.now();
-        let lease_end = begun.at.after(value.lease);
+        // An owner that says more than the keyspace allows would be believed long after it is gone.
+        let lease = value.lease.min(self.definition.load().settings.lease);
+        let lease_end = begun.at.after(lease);
         let expires_at = value.remaining.map_or(lease_end, |remaining| now.after(remaining).min(lease_end));
         let mut record = Record::new(key, Some(value.value));
         (record.expires_at, record.stored_at, record.version) = (expires_at, now.before(value.age), value.version);
@@ -130,18 +146,6 @@ impl Core {
             // A copy that does not fit is not kept; the owner has it.
             let _ = self.store.insert(Holding::Hot, hash, record);
         }
-    }
-}
-
-/// An error of the owner's: about the key, or about the owner's being able to answer at all.
-pub(super) fn failure_of(error: Error) -> Failure {
-    match error {
-        Error::Shutdown
-        | Error::KeyspaceNotFound { .. }
-        | Error::PeerUnavailable { .. }
-        | Error::Protocol { .. }
-        | Error::ValueTooLarge { .. } => Failure::NotReached(error),
-        error => Failure::Answered(error),
     }
 }
 

@@ -135,7 +135,7 @@ impl Core {
         answer: Result<Fetched, Error>,
     ) {
         let answer = answer.and_then(|fetched| {
-            self.node.limits.check_value(fetched.value.len())?;
+            self.check_value(fetched.value.len())?;
             Ok(fetched)
         });
         self.counters.one(match &answer {

@@ -78,6 +78,9 @@ impl Core {
             false => (Duration::ZERO, settings_lease.min(IN_TRANSIT)),
         };
         let registered = self.leases.register(hash, from, now, with_margin(held) + load);
+        if !registered && wants_copy {
+            self.counters.one(Count::LeasesRefused);
+        }
         if registered { lease } else { Duration::ZERO }
     }
 
@@ -120,7 +123,10 @@ impl Core {
         let waiting = self.start_own_loads(wanted);
         for ((place, _, _, lease), waiter) in missed.into_iter().zip(waiting) {
             answers[place] = Some(match waiter {
-                Err(error) => Served::Failed(error),
+                Err(error) => {
+                    self.counters.one(Count::Overloads);
+                    Served::Failed(error)
+                }
                 Ok(waiter) => match tokio::time::timeout_at(deadline, waiter).await {
                     Ok(outcome) => self.served(outcome, lease),
                     Err(_) => Served::Failed(Error::Timeout { limit }),
@@ -160,7 +166,7 @@ impl Core {
     pub(crate) async fn serve_put(self: &Arc<Self>, generation: u64, entries: &[PutEntry<'_>]) -> Vec<Option<Error>> {
         self.advance(generation);
         let writes = entries.iter().map(|entry| {
-            self.node.limits.check_value(entry.value.len())?;
+            self.check_value(entry.value.len())?;
             Ok((entry.key, Change::Put { value: entry.value, ttl: entry.ttl }))
         });
         self.serve_writes(writes.collect()).await

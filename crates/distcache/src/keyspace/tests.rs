@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::cluster::PeerState;
+use crate::error::Overload;
 use crate::keyspaces::Keyspaces;
 use crate::limits::Limits;
 use crate::net::{Clock, TcpListener};
@@ -20,6 +21,8 @@ use crate::peer::server::Server;
 use crate::trust::Gate;
 use crate::trust::handshake::{Hello, Topic};
 use crate::{DataSource, Fetched, SourceError};
+
+mod liar;
 
 const HOP_BUDGET: Duration = Duration::from_millis(200);
 
@@ -36,11 +39,16 @@ impl DataSource for Counting {
 /// A node whose view is what the test says.
 struct Puppet {
     node: Arc<Node>,
+    keyspaces: Arc<Keyspaces>,
     core: Arc<Core>,
     addr: SocketAddr,
 }
 
 async fn puppet(name: &str, source: &Counting) -> Puppet {
+    puppet_with(name, source, HOP_BUDGET).await
+}
+
+async fn puppet_with(name: &str, source: &Counting, hop_budget: Duration) -> Puppet {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (limits, stop, tasks) = (Limits::default(), CancellationToken::new(), TaskTracker::new());
@@ -50,7 +58,7 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
         hello: hello.clone(),
         gate: gate.clone(),
         limits: limits.clone(),
-        hop_budget: HOP_BUDGET,
+        hop_budget,
         clock: Clock::Kernel,
         tasks: tasks.clone(),
         runtime: Handle::current(),
@@ -69,9 +77,10 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
     let keyspaces = Arc::new(Keyspaces::new(node.clone(), vec![spec]));
     let core = keyspaces.get("things").unwrap();
     let work = node.work.clone();
-    let server = Arc::new(Server { serve: keyspaces, hello, gate, limits, tasks: tasks.clone(), work, stop });
+    let serve = keyspaces.clone();
+    let server = Arc::new(Server { serve, hello, gate, limits, tasks: tasks.clone(), work, stop });
     tasks.spawn(server.run(listener));
-    Puppet { node, core, addr }
+    Puppet { node, keyspaces, core, addr }
 }
 
 fn peer(name: &str, addr: SocketAddr, state: PeerState, is_self: bool) -> Peer {
@@ -194,6 +203,20 @@ async fn who_comes_to_load_a_key_that_has_landed_meanwhile_does_not_load_it_agai
     assert_eq!(source.0.load(SeqCst), 1);
 }
 
+/// The registry goes to every node that joins, so it has an end; callers hear of it by type.
+#[tokio::test]
+async fn keyspaces_beyond_what_the_cluster_can_remember_are_refused() {
+    let a = puppet("a", &Counting::default()).await;
+    let spec = |n: usize| KeyspaceSpec::new(format!("passing-{n}"), Counting::default()).max_bytes(64 << 10);
+    let refused = (0..).find_map(|n| {
+        let name = format!("passing-{n}");
+        let made = a.keyspaces.create(spec(n)).and_then(|()| a.keyspaces.delete(&name));
+        made.err()
+    });
+    assert!(matches!(refused, Some(Error::Overloaded { what: Overload::Keyspaces, .. })), "{refused:?}");
+    assert!(a.keyspaces.get("things").is_ok());
+}
+
 /// News of a peer that moves no key must not send callers round again, nor cost the computing of a ring.
 #[tokio::test]
 async fn a_view_that_places_keys_as_before_is_the_same_placement() {
@@ -206,4 +229,14 @@ async fn a_view_that_places_keys_as_before_is_the_same_placement() {
     assert_eq!(a.node.topology().peers[1].zone.as_deref(), Some("elsewhere"));
     a.node.adopt(vec![me, Peer { weight: 50, ..other }]);
     assert_eq!(a.core.view_seq(), before.seq() + 1);
+}
+
+#[tokio::test]
+async fn a_clear_from_the_end_of_time_is_not_believed_and_the_next_one_clears() {
+    let Puppet { core, .. } = puppet("a", &Counting::default()).await;
+    core.advance(u64::MAX);
+    assert_eq!(core.generation(), 0);
+    let now = crate::net::wall_clock_ms();
+    core.advance(now);
+    assert_eq!(core.generation(), now);
 }

@@ -58,7 +58,7 @@ impl Write<'_> {
 impl Core {
     pub(super) async fn put(self: &Arc<Self>, key: &str, value: Bytes, options: PutOptions) -> Result<(), Error> {
         self.check(key)?;
-        self.node.limits.check_value(value.len())?;
+        self.check_value(value.len())?;
         let change = Change::Put { value: &value, ttl: options.ttl };
         self.write_one(Write { hash: self.hash(key), key, change }).await
     }
@@ -70,10 +70,10 @@ impl Core {
 
     pub(super) async fn put_many(self: &Arc<Self>, entries: Vec<(String, Bytes)>) -> Result<(), Error> {
         self.check_defined()?;
-        self.node.limits.check_batch(entries.len())?;
+        self.check_batch(entries.len())?;
         for (key, value) in &entries {
-            self.node.limits.check_key(key)?;
-            self.node.limits.check_value(value.len())?;
+            self.counted(self.node.limits.check_key(key))?;
+            self.check_value(value.len())?;
         }
         // Of several values for one key the last one counts, as if they had been put one after the other.
         let last: HashMap<&str, &Bytes> = entries.iter().map(|(key, value)| (key.as_str(), value)).collect();
@@ -87,9 +87,9 @@ impl Core {
 
     pub(super) async fn delete_many(self: &Arc<Self>, keys: &[&str]) -> Result<(), Error> {
         self.check_defined()?;
-        self.node.limits.check_batch(keys.len())?;
+        self.check_batch(keys.len())?;
         for key in keys {
-            self.node.limits.check_key(key)?;
+            self.counted(self.node.limits.check_key(key))?;
         }
         let writes = keys.iter().map(|key| Write { hash: self.hash(key), key, change: Change::Delete });
         self.write_many(writes.collect()).await
@@ -243,7 +243,10 @@ impl Core {
             Ok(Ok(_)) => {
                 refused(Error::Protocol { peer: link.name().into(), reason: "too few or too many answers".into() })
             }
-            Ok(Err(error)) | Err(error) => refused(error),
+            Ok(Err(error)) | Err(error) => {
+                self.count_overload(&error);
+                refused(error)
+            }
         }
     }
 
@@ -309,6 +312,12 @@ impl Core {
         }
     }
 
+    fn count_overload(&self, error: &Error) {
+        if matches!(error, Error::Overloaded { .. }) {
+            self.counters.one(Count::Overloads);
+        }
+    }
+
     pub(super) async fn refresh(self: &Arc<Self>, key: &str) -> Result<Entry, Error> {
         self.check(key)?;
         let hash = self.hash(key);
@@ -336,7 +345,7 @@ impl Core {
                 let name = link.name().to_owned();
                 let answer = link.call(request, limit, move |response| super::fetch::entry_in(response, &name)).await?;
                 self.drop_copy(hash, key);
-                answer
+                answer.inspect_err(|error| self.count_overload(error))
             }
         }
     }

@@ -14,11 +14,10 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::sync::Notify;
-use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
-use super::wire::{Request, RequestId, Response};
+use super::wire::{Request, RequestId, Response, cut_frame};
 use crate::error::PeerFailure;
 use crate::net::{Clock, Moment};
 
@@ -211,14 +210,13 @@ impl Connection {
     }
 
     async fn read(&self, mut stream: impl AsyncRead + Unpin, frame_bytes_max: usize) -> io::Result<()> {
-        let mut codec = LengthDelimitedCodec::builder().max_frame_length(frame_bytes_max).new_codec();
         let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
         loop {
             if stream.read_buf(&mut buffer).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             self.last_heard.store(self.clock.now().0, Relaxed);
-            while let Some(frame) = codec.decode(&mut buffer)? {
+            while let Some(frame) = cut_frame(&mut buffer, frame_bytes_max).map_err(io::Error::other)? {
                 let (id, response) = Response::decode(&frame).map_err(io::Error::other)?;
                 if let Some(on_answer) = self.take(id) {
                     on_answer(Ok(response));

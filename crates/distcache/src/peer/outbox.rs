@@ -3,16 +3,20 @@
 //! Knows neither messages nor peers. The invariant: what was pushed is written in the order of pushing, or the stream is dead.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// Above this many unsent bytes the other side is not keeping up; whoever can wait should.
 const BACKED_UP_BYTES: usize = 1 << 20;
 /// Whether the writer lets others push before it writes; off, each message that wakes it is a system call of its own.
 const LETS_OTHERS_PUSH: bool = true;
+/// Whoever takes nothing for this long will never take anything, and what waits for it takes memory.
+const STALL_MAX: Duration = Duration::from_secs(15);
 /// A buffer that grew for one large value is not kept.
 const KEPT_BYTES_MAX: usize = 256 << 10;
 
@@ -70,8 +74,14 @@ impl Outbox {
             if writing.is_empty() {
                 continue;
             }
-            stream.write_all(&writing).await?;
-            stream.flush().await?;
+            let mut rest = &writing[..];
+            while !rest.is_empty() {
+                match timeout(STALL_MAX, stream.write(rest)).await?? {
+                    0 => return Err(io::ErrorKind::WriteZero.into()),
+                    written => rest = &rest[written..],
+                }
+            }
+            timeout(STALL_MAX, stream.flush()).await??;
             if writing.capacity() > KEPT_BYTES_MAX {
                 writing = BytesMut::new();
             }
@@ -89,6 +99,23 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_takes_nothing_is_given_up_and_whoever_is_slow_is_not() {
+        let outbox = Outbox::default();
+        let (mut near, mut far) = tokio::io::duplex(64);
+        outbox.push(|out| out.put_slice(&[1; 1_000]));
+        let slow = async {
+            for _ in 0..5 {
+                tokio::time::sleep(STALL_MAX * 9 / 10).await;
+                far.read_exact(&mut [0; 64]).await.unwrap();
+            }
+            tokio::time::Instant::now()
+        };
+        let (ended, taken) = tokio::join!(outbox.write_to(&mut near, || false), slow);
+        assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert!(taken.elapsed() >= STALL_MAX, "{:?}", taken.elapsed());
+    }
 
     #[tokio::test]
     async fn what_is_pushed_arrives_in_order_and_pushers_wait_for_a_slow_reader() {

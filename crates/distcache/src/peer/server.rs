@@ -6,22 +6,21 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::AbortHandle;
-use tokio_util::codec::{Decoder, LengthDelimitedCodec};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::READ_BUFFER_BYTES;
 use super::outbox::Outbox;
-use super::wire::{Request, RequestId, Response};
+use super::wire::{Request, RequestId, Response, cut_frame};
 use crate::error::{Error, Overload};
 use crate::limits::Limits;
 use crate::net::{TcpListener, TcpStream};
@@ -126,36 +125,43 @@ impl<S: Serve> Server<S> {
             };
             let (server, visitor, places) = (self.clone(), lobby.enter(), places.clone());
             self.tasks.spawn(async move {
-                let greeting = visitor.unless_shown_out(server.greet(stream, addr));
+                let greeting = visitor.unless_shown_out(server.greet(stream, addr, places));
                 let greeted = tokio::select! {
                     greeted = greeting => greeted,
                     () = server.stop.cancelled() => return,
                 };
                 drop(visitor);
                 match greeted {
-                    Some(Some(guest)) => server.attend(guest, addr, &places).await,
+                    Some(Some((guest, _place))) => server.attend(guest, addr).await,
                     Some(None) => {}
-                    None => server.turn_away(addr, "too many have not said who they are", server.limits.handshakes_max),
+                    None => server.turn_away(addr),
                 }
             });
         }
     }
 
-    async fn greet(&self, stream: TcpStream, addr: SocketAddr) -> Option<Guest> {
-        let greeted = self.gate.admit(stream, &self.hello, self.limits.handshake_timeout).await;
-        greeted.inspect_err(|error| self.gate.note(addr, error)).ok()
+    /// Who it is, with its place among those that are connected.
+    async fn greet(
+        &self,
+        stream: TcpStream,
+        addr: SocketAddr,
+        places: Arc<Semaphore>,
+    ) -> Option<(Guest, OwnedSemaphorePermit)> {
+        let place = OnceLock::new();
+        let has_room = || places.clone().try_acquire_owned().is_ok_and(|taken| place.set(taken).is_ok());
+        let admitted = self.gate.admit(stream, &self.hello, self.limits.handshake_timeout, &has_room).await;
+        let guest = admitted.inspect_err(|error| self.gate.note(addr, error)).ok()?;
+        Some((guest, place.into_inner()?))
     }
 
-    fn turn_away(&self, addr: SocketAddr, what: &str, limit: usize) {
+    fn turn_away(&self, addr: SocketAddr) {
         if self.gate.refusals.note(Refusal::Crowded, addr.ip()) {
-            tracing::warn!(%addr, limit, "a connection was turned away: {what}");
+            let limit = self.limits.handshakes_max;
+            tracing::warn!(%addr, limit, "a connection was turned away: too many have not said who they are");
         }
     }
 
-    async fn attend(&self, guest: Guest, addr: SocketAddr, places: &Semaphore) {
-        let Ok(_place) = places.try_acquire() else {
-            return self.turn_away(addr, "too many peers are connected", self.limits.peer_connections_max);
-        };
+    async fn attend(&self, guest: Guest, addr: SocketAddr) {
         let ended = match guest.stream {
             Stream::Plain(stream) => {
                 let (read, write) = stream.into_split();
@@ -213,7 +219,6 @@ struct Session<S> {
 
 impl<S: Serve> Session<S> {
     async fn read(&self, mut stream: impl AsyncRead + Unpin, frame_bytes_max: usize) -> io::Result<()> {
-        let mut codec = LengthDelimitedCodec::builder().max_frame_length(frame_bytes_max).new_codec();
         let mut buffer = BytesMut::with_capacity(READ_BUFFER_BYTES);
         loop {
             let read = tokio::time::timeout(IDLE_MAX, stream.read_buf(&mut buffer)).await;
@@ -221,7 +226,7 @@ impl<S: Serve> Session<S> {
             if read.unwrap_or(Err(io::ErrorKind::TimedOut.into()))? == 0 {
                 return Ok(());
             }
-            while let Some(frame) = codec.decode(&mut buffer)? {
+            while let Some(frame) = cut_frame(&mut buffer, frame_bytes_max).map_err(io::Error::other)? {
                 self.handle(frame)?;
                 if self.answers.outbox.is_backed_up() {
                     self.answers.outbox.until_drained().await;

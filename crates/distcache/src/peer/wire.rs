@@ -8,11 +8,15 @@
 
 use std::time::Duration;
 
-use bytes::{BufMut, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 
 use crate::error::Error;
 
 mod errors;
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz;
+#[cfg(any(test, feature = "fuzz-internals"))]
+mod samples;
 
 use errors::put_error;
 
@@ -156,6 +160,20 @@ mod answer {
     pub(super) const NOT_OWNER: u8 = 3;
     pub(super) const FAILED: u8 = 4;
     pub(super) const NO_ROOM: u8 = 5;
+}
+
+/// Cuts the next frame off the front of what was received; `None`: not all of it is there yet.
+pub(crate) fn cut_frame(received: &mut BytesMut, bytes_max: usize) -> Result<Option<BytesMut>, WireError> {
+    let Some(len) = received.first_chunk() else { return Ok(None) };
+    let len = u32::from_be_bytes(*len) as usize;
+    if len > bytes_max {
+        return Err(WireError("a frame over the limit"));
+    }
+    if received.len() < LENGTH_BYTES + len {
+        return Ok(None);
+    }
+    received.advance(LENGTH_BYTES);
+    Ok(Some(received.split_to(len)))
 }
 
 /// A request in bytes, without its place in a connection.
@@ -380,7 +398,8 @@ fn put_bytes(out: &mut BytesMut, bytes: &[u8]) {
 }
 
 fn put_duration(out: &mut BytesMut, duration: Duration) {
-    out.put_u64(duration.as_millis().try_into().unwrap_or(NO_LIMIT - 1));
+    let longest = u128::from(NO_LIMIT - 1);
+    out.put_u64(duration.as_millis().min(longest) as u64);
 }
 
 fn put_lifetime(out: &mut BytesMut, lifetime: Option<Duration>) {

@@ -173,6 +173,9 @@ struct Proof {
     proof: [u8; 32],
 }
 
+/// Takes a place for whoever has connected, if there is one.
+pub(crate) type HasRoom<'a> = &'a (dyn Fn() -> bool + Send + Sync);
+
 const CONNECTED: &str = "connected";
 const ACCEPTED: &str = "accepted";
 
@@ -198,32 +201,38 @@ impl Party<'_> {
     }
 
     /// The side that was connected to. Whoever calls limits the time.
-    pub(crate) async fn receive_greeting<S>(&self, stream: &mut S) -> Result<Met, HandshakeError>
+    /// `has_room` is asked last, once it is clear that the other may come in.
+    pub(crate) async fn receive_greeting<S>(&self, stream: &mut S, has_room: HasRoom<'_>) -> Result<Met, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let met = self.hear(stream).await;
+        let met = self.hear(stream, has_room).await;
         if let Err(HandshakeError::Refused(_, why)) = &met {
             refuse(stream, why).await;
         }
         met
     }
 
-    async fn hear<S>(&self, stream: &mut S) -> Result<Met, HandshakeError>
+    async fn hear<S>(&self, stream: &mut S, has_room: HasRoom<'_>) -> Result<Met, HandshakeError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let them: Hello = receive(stream).await?;
         let me = self.me.said(self.ring);
         self.object(&me, &them)?;
+        let Some(ring) = self.ring else {
+            room(has_room)?;
+            send(stream, &Verdict::Accepted(&me)).await?;
+            return Ok(Met { them, session: None });
+        };
         send(stream, &Verdict::Accepted(&me)).await?;
-        let Some(ring) = self.ring else { return Ok(Met { them, session: None }) };
         let (said, theirs) = (self.transcript(&them, &me), receive::<_, Proof>(stream).await?);
         let known = ring.find(theirs.key).filter(|key| key.is_proof(&theirs.proof, CONNECTED, &said));
         let Some(key) = known else {
             let why = format!("node {:?} knows another cluster secret than this one", them.node);
             return Err(HandshakeError::Refused(Refusal::Secret, why));
         };
+        room(has_room)?;
         send(stream, &Verdict::Accepted(key.prove(ACCEPTED, &said))).await?;
         Ok(Met { them, session: Some(session(&key, &said, [ACCEPTED, CONNECTED])) })
     }
@@ -247,6 +256,11 @@ impl Party<'_> {
         said.update(&self.binding);
         said.finish().as_ref().to_vec()
     }
+}
+
+fn room(has_room: HasRoom<'_>) -> Result<(), HandshakeError> {
+    let crowded = || HandshakeError::Refused(Refusal::Crowded, "as many nodes are connected as there may be".into());
+    has_room().then_some(()).ok_or_else(crowded)
 }
 
 fn session(key: &Key, said: &[u8], [mine, theirs]: [&str; 2]) -> Session {
@@ -319,5 +333,7 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
     postcard::take_from_bytes(body).ok().filter(|(_, rest)| rest.is_empty()).map(|(message, _)| message)
 }
 
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod tests;

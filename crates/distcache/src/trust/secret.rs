@@ -92,7 +92,10 @@ impl ClusterSecret {
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self, SecretError> {
         let path = path.as_ref();
         let unreadable = |error| SecretError::Unreadable { path: path.into(), error };
-        let text = std::fs::read_to_string(path).map_err(unreadable)?;
+        Self::of_lines(&std::fs::read_to_string(path).map_err(unreadable)?)
+    }
+
+    fn of_lines(text: &str) -> Result<Self, SecretError> {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         let first = Self::new(lines.next().ok_or(SecretError::Count { count: 0 })?)?;
         lines.try_fold(first, Self::accepting)
@@ -229,6 +232,9 @@ pub(crate) fn random<const BYTES: usize>() -> [u8; BYTES] {
     SystemRandom::new().fill(&mut bytes).expect("the operating system gives random numbers");
     bytes
 }
+
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz;
 
 #[cfg(test)]
 mod tests {

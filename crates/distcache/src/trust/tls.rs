@@ -18,6 +18,8 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 use super::handshake::{self, HandshakeError};
 use crate::net::TcpStream;
 
+#[cfg(feature = "fuzz-internals")]
+pub(crate) mod fuzz;
 mod material;
 mod names;
 #[cfg(test)]

@@ -311,9 +311,9 @@ async fn certificates_are_renewed_under_traffic_without_a_failed_read() {
     let of = |name: &str| tls[name[1..].parse::<usize>().unwrap()].clone();
     let mut nodes = cluster_of(3, |name| plan.builder(name).tls(of(name))).await;
     let reads = steady_reads(&nodes[0]);
-    for n in 0..3 {
+    for (n, tls) in tls.iter().enumerate() {
         write_files(dir.path(), &ca, &format!("n{n}"));
-        assert!(tls[n].reload().unwrap());
+        assert!(tls.reload().unwrap());
     }
     nodes.push(plan.builder("n3").tls(ca.tls("n3")).start().await.unwrap());
     agree(&nodes).await;

@@ -223,13 +223,16 @@ async fn a_loaded_value_that_cannot_be_kept_still_answers_and_one_over_the_limit
 async fn a_put_given_up_half_way_still_tells_the_holders() {
     let source = Source::new();
     let nodes = cluster(2, &source).await;
-    let key = key_of(&nodes, 0);
-    warm(&things(&nodes[1]), &key).await;
-    let (owner, abandoned) = (things(&nodes[0]), key.clone());
-    // Polled once: the entry is changed, the holder not yet told.
-    let mut put = Box::pin(async move { owner.put(&abandoned, "given up").await });
-    assert!(futures_util::poll!(put.as_mut()).is_pending());
-    drop(put);
-    nodes[0].put(KEYSPACE, &key, "second").await.unwrap();
-    assert_eq!(nodes[1].get(KEYSPACE, &key).await.unwrap(), "second");
+    let mut given_up = 0;
+    for key in keys_of(&nodes, 0).take(20) {
+        warm(&things(&nodes[1]), &key).await;
+        let (owner, abandoned) = (things(&nodes[0]), key.clone());
+        // Polled once: the entry is changed, the holder not yet told, unless it was very quick.
+        let mut put = Box::pin(async move { owner.put(&abandoned, "given up").await });
+        given_up += u32::from(futures_util::poll!(put.as_mut()).is_pending());
+        drop(put);
+        nodes[0].put(KEYSPACE, &key, "second").await.unwrap();
+        assert_eq!(nodes[1].get(KEYSPACE, &key).await.unwrap(), "second");
+    }
+    assert!(given_up > 0);
 }

@@ -134,6 +134,8 @@ fn resolver(config: &ResolverConfig, mut options: ResolverOpts, share: Duration)
     options.timeout = share;
     options.attempts = 1;
     options.cache_size = 0;
+    // Else it takes any port above 1024 for a question, that of a node which is just restarting among them.
+    options.os_port_selection = true;
     let mut builder = Resolver::builder_with_config(config.clone(), TokioRuntimeProvider::default());
     *builder.options_mut() = options;
     builder.build().map_err(AskError::NoServers)

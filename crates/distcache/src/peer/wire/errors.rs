@@ -93,6 +93,7 @@ fn overload_code(what: Overload) -> usize {
         Overload::Loads => 1,
         Overload::Waiters => 2,
         Overload::PeerRequests => 3,
+        Overload::Keyspaces => 4,
     }
 }
 
@@ -156,6 +157,7 @@ impl<'a> Input<'a> {
             1 => Ok(Overload::Loads),
             2 => Ok(Overload::Waiters),
             3 => Ok(Overload::PeerRequests),
+            4 => Ok(Overload::Keyspaces),
             _ => Err(WireError("an unknown limit")),
         }
     }

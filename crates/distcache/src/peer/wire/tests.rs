@@ -2,11 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::samples::{USERS, requests, responses};
 use super::*;
-use crate::error::{Overload, PeerFailure, Unreached};
-use crate::source::SourceError;
-
-const USERS: Named<'static> = Named { name: "users", generation: 7 };
+use crate::error::Unreached;
 
 fn payload(encode: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
     let mut out = BytesMut::new();
@@ -14,74 +12,6 @@ fn payload(encode: impl FnOnce(&mut BytesMut)) -> Vec<u8> {
     let (len, payload) = out.split_at(LENGTH_BYTES);
     assert_eq!(u32::from_be_bytes(len.try_into().unwrap()) as usize, payload.len());
     payload.to_vec()
-}
-
-fn requests() -> Vec<Request<'static>> {
-    let deadline = Duration::from_millis(1_234);
-    vec![
-        Request::Get(Get { keyspace: USERS, key: "ключ", wants_copy: true, deadline }),
-        Request::GetMany { get: GetMany { keyspace: USERS, keys: vec![("a", true), ("b", false)], deadline } },
-        Request::Put {
-            keyspace: USERS,
-            entries: vec![
-                PutEntry { key: "a", value: b"", ttl: None },
-                PutEntry { key: "b", value: &[0, 255], ttl: Some(deadline) },
-            ],
-        },
-        Request::Delete { keyspace: USERS, keys: vec!["a", "b"] },
-        Request::Invalidate { keyspace: USERS, keys: vec![] },
-        Request::Refresh { keyspace: USERS, key: "k", deadline },
-        Request::Registry(b"state"),
-        Request::Cancel,
-        Request::Ping,
-    ]
-}
-
-fn errors() -> Vec<Error> {
-    let unavailable = Error::PeerUnavailable { peer: "b".into(), reason: PeerFailure::Refused("why".into()) };
-    vec![
-        Error::NotFound,
-        Error::Source(SourceError::unavailable("down")),
-        Error::Source(SourceError::failed("broken")),
-        Error::SourcePanicked { message: "oh".into() },
-        Error::LoadTimeout { limit: Duration::from_secs(1) },
-        Error::Timeout { limit: Duration::from_millis(20) },
-        Error::KeyspaceNotFound { name: "users".into() },
-        Error::KeyspaceExists { name: "users".into() },
-        Error::KeyTooLarge { len: 2, max: 1 },
-        Error::KeyEmpty,
-        Error::ValueTooLarge { len: 2, max: 1 },
-        Error::BatchTooLarge { len: 2, max: 1 },
-        Error::Overloaded { what: Overload::Loads, limit: 5 },
-        Error::Overloaded { what: Overload::Waiters, limit: 5 },
-        Error::Overloaded { what: Overload::PeerRequests, limit: 5 },
-        unavailable.clone(),
-        Error::NotOwner { peer: "b".into() },
-        Error::Unreached { unreached: vec![Unreached { key: Some("k".into()), peer: "b".into(), error: unavailable }] },
-        Error::Protocol { peer: "b".into(), reason: "why".into() },
-        Error::Shutdown,
-    ]
-}
-
-fn responses() -> Vec<Response<'static>> {
-    let value = Value {
-        value: b"v",
-        loaded: true,
-        age: Duration::from_millis(5),
-        remaining: None,
-        lease: Duration::from_secs(5),
-        version: 9,
-    };
-    let mut responses = vec![
-        Response::One(Answer::Value(value)),
-        Response::Many(vec![Answer::Value(value), Answer::NotFound, Answer::NotOwner, Answer::NoRoom]),
-        Response::Written(vec![None, Some(Error::KeyEmpty)]),
-        Response::Done,
-        Response::Registry(b"state"),
-        Response::Refused(Error::Shutdown),
-    ];
-    responses.extend(errors().into_iter().map(|error| Response::One(Answer::Failed(error))));
-    responses
 }
 
 #[test]
@@ -102,6 +32,16 @@ fn responses_arrive_as_they_were_sent() {
 }
 
 #[test]
+fn the_longest_lifetime_there_is_does_not_arrive_as_none() {
+    for ttl in [Duration::from_millis(u64::MAX), Duration::from_millis(u64::MAX - 1), Duration::MAX] {
+        let entries = vec![PutEntry { key: "a", value: b"", ttl: Some(ttl) }];
+        let payload = payload(|out| Request::Put { keyspace: USERS, entries }.encode(RequestId(42), out));
+        let Ok((_, Request::Put { entries, .. })) = Request::decode(&payload) else { panic!("it decodes") };
+        assert_eq!(entries[0].ttl, Some(Duration::from_millis(u64::MAX - 1)));
+    }
+}
+
+#[test]
 fn every_truncation_is_refused() {
     for request in requests().iter().filter(|request| !matches!(request, Request::Registry(_))) {
         let payload = payload(|out| request.encode(RequestId(42), out));
@@ -111,6 +51,25 @@ fn every_truncation_is_refused() {
         let payload = payload(|out| response.encode(RequestId(42), out));
         assert!((0..payload.len()).all(|len| Response::decode(&payload[..len]).is_err()), "{response:?}");
     }
+}
+
+#[test]
+fn frames_are_cut_off_as_they_come_in_and_a_promised_length_takes_no_memory() {
+    let mut sent = BytesMut::new();
+    Request::Ping.encode(RequestId(1), &mut sent);
+    Request::Cancel.encode(RequestId(2), &mut sent);
+    let (mut received, mut ids) = (BytesMut::new(), Vec::new());
+    for byte in sent {
+        received.put_u8(byte);
+        while let Some(frame) = cut_frame(&mut received, 9).unwrap() {
+            ids.push(Request::decode(&frame).unwrap().0.0);
+        }
+    }
+    assert_eq!(ids, [1, 2]);
+    let mut promise = BytesMut::from(&[0x3F, 0xFF, 0xFF, 0xFF, 1][..]);
+    assert_eq!(cut_frame(&mut promise, 1 << 30), Ok(None));
+    assert!(promise.capacity() < 1 << 10);
+    assert!(cut_frame(&mut promise, 1 << 20).is_err());
 }
 
 #[test]

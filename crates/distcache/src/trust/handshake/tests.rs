@@ -27,7 +27,7 @@ async fn meet(one: (&Hello, Option<&KeyRing>), two: (&Hello, Option<&KeyRing>)) 
             drop(here);
             met
         },
-        two.receive_greeting(&mut there)
+        two.receive_greeting(&mut there, &|| true)
     )
 }
 
@@ -71,7 +71,7 @@ async fn a_newer_protocol_without_common_version_is_refused_though_nothing_else_
     here.write_all(&newer).await.unwrap();
     let me = hello("shop", "b");
     let error = Party { me: &me, ring: None, binding: [0; 32], name_error: &|_| None }
-        .receive_greeting(&mut there)
+        .receive_greeting(&mut there, &|| true)
         .await
         .unwrap_err();
     assert_eq!(error.to_string(), "protocol 1 to 1 is spoken here, 7 to 9 there");
@@ -86,7 +86,7 @@ async fn a_stranger_is_told_from_a_peer() {
     here.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
     let me = hello("shop", "b");
     let error = Party { me: &me, ring: None, binding: [0; 32], name_error: &|_| None }
-        .receive_greeting(&mut there)
+        .receive_greeting(&mut there, &|| true)
         .await
         .unwrap_err();
     assert!(matches!(error, HandshakeError::Foreign));
@@ -152,7 +152,7 @@ async fn a_proof_made_in_another_tls_session_is_no_proof() {
     let (mut here, mut there): (DuplexStream, DuplexStream) = duplex(1 << 10);
     let connected = Party { me: &a, ring: Some(&ring), binding: [1; 32], name_error: &|_| None };
     let answering = Party { me: &b, ring: Some(&ring), binding: [2; 32], name_error: &|_| None };
-    let (_, there) = tokio::join!(connected.greet(&mut here), answering.receive_greeting(&mut there));
+    let (_, there) = tokio::join!(connected.greet(&mut here), answering.receive_greeting(&mut there, &|| true));
     assert_eq!(there.unwrap_err().refusal(), Some(Refusal::Secret));
 }
 

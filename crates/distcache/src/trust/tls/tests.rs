@@ -106,7 +106,7 @@ async fn meet(a: Option<Tls>, b: Option<Tls>) -> (Outcome, Outcome) {
     let (here, there) = (gate(a), gate(b));
     let answer = async {
         let (stream, _) = listener.accept().await.unwrap();
-        there.admit(stream, &hello("b"), LIMIT).await
+        there.admit(stream, &hello("b"), LIMIT, &|| true).await
     };
     let me = hello("a");
     tokio::join!(here.connect(addr, Some("b"), &me, LIMIT), answer)

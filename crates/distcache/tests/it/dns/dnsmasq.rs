@@ -10,7 +10,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -62,21 +62,30 @@ impl Dnsmasq {
 
     /// Returns when the server can be asked.
     pub async fn bring_up(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        *self.child.lock().unwrap() = Some(self.spawn_any());
+        while TcpStream::connect(self.addr).await.is_err() {
+            assert!(Instant::now() < deadline, "dnsmasq does not listen on {}", self.addr);
+            // Somebody may have had its port for a moment, while it was down.
+            if self.has_ended() {
+                *self.child.lock().unwrap() = Some(self.spawn_any());
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    fn has_ended(&self) -> bool {
+        let mut child = self.child.lock().unwrap();
+        child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+
+    fn spawn_any(&self) -> Child {
         let child = self.spawn("dnsmasq").or_else(|error| match error.kind() {
             // Not on everybody's path.
             ErrorKind::NotFound => self.spawn("/usr/sbin/dnsmasq"),
             _ => Err(error),
         });
-        let child =
-            child.unwrap_or_else(|error| panic!("dnsmasq (Debian package dnsmasq-base) does not start: {error}"));
-        *self.child.lock().unwrap() = Some(child);
-        let deadline = Instant::now() + PATIENCE;
-        while TcpStream::connect(self.addr).await.is_err() {
-            let ended = self.child.lock().unwrap().as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "dnsmasq has ended: {ended:?}");
-            assert!(Instant::now() < deadline, "dnsmasq does not listen on {}", self.addr);
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        child.unwrap_or_else(|error| panic!("dnsmasq (Debian package dnsmasq-base) does not start: {error}"))
     }
 
     /// Whether it was running.

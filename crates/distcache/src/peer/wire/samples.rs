@@ -1,0 +1,82 @@
+//! One of every message, for tests and as what fuzzing begins with.
+
+use std::time::Duration;
+
+use super::{Answer, Get, GetMany, Named, PutEntry, Request, Response, Value};
+use crate::error::{Error, Overload, PeerFailure, Unreached};
+use crate::source::SourceError;
+
+pub(super) const USERS: Named<'static> = Named { name: "users", generation: 7 };
+
+/// Every kind of request.
+pub(super) fn requests() -> Vec<Request<'static>> {
+    let deadline = Duration::from_millis(1_234);
+    vec![
+        Request::Get(Get { keyspace: USERS, key: "ключ", wants_copy: true, deadline }),
+        Request::GetMany { get: GetMany { keyspace: USERS, keys: vec![("a", true), ("b", false)], deadline } },
+        Request::Put {
+            keyspace: USERS,
+            entries: vec![
+                PutEntry { key: "a", value: b"", ttl: None },
+                PutEntry { key: "b", value: &[0, 255], ttl: Some(deadline) },
+            ],
+        },
+        Request::Delete { keyspace: USERS, keys: vec!["a", "b"] },
+        Request::Invalidate { keyspace: USERS, keys: vec![] },
+        Request::Refresh { keyspace: USERS, key: "k", deadline },
+        Request::Registry(b"state"),
+        Request::Cancel,
+        Request::Ping,
+    ]
+}
+
+/// Every kind of error.
+fn errors() -> Vec<Error> {
+    let unavailable = Error::PeerUnavailable { peer: "b".into(), reason: PeerFailure::Refused("why".into()) };
+    vec![
+        Error::NotFound,
+        Error::Source(SourceError::unavailable("down")),
+        Error::Source(SourceError::failed("broken")),
+        Error::SourcePanicked { message: "oh".into() },
+        Error::LoadTimeout { limit: Duration::from_secs(1) },
+        Error::Timeout { limit: Duration::from_millis(20) },
+        Error::KeyspaceNotFound { name: "users".into() },
+        Error::KeyspaceExists { name: "users".into() },
+        Error::KeyTooLarge { len: 2, max: 1 },
+        Error::KeyEmpty,
+        Error::ValueTooLarge { len: 2, max: 1 },
+        Error::BatchTooLarge { len: 2, max: 1 },
+        Error::Overloaded { what: Overload::Loads, limit: 5 },
+        Error::Overloaded { what: Overload::Waiters, limit: 5 },
+        Error::Overloaded { what: Overload::PeerRequests, limit: 5 },
+        Error::Overloaded { what: Overload::Keyspaces, limit: 5 },
+        unavailable.clone(),
+        Error::NotOwner { peer: "b".into() },
+        Error::Unreached { unreached: vec![Unreached { key: Some("k".into()), peer: "b".into(), error: unavailable }] },
+        Error::Protocol { peer: "b".into(), reason: "why".into() },
+        Error::Shutdown,
+    ]
+}
+
+/// Every kind of answer, each error among them.
+pub(super) fn responses() -> Vec<Response<'static>> {
+    let value = Value {
+        value: b"v",
+        loaded: true,
+        age: Duration::from_millis(5),
+        remaining: None,
+        lease: Duration::from_secs(5),
+        version: 9,
+    };
+    let mut responses = vec![
+        Response::One(Answer::Value(value)),
+        Response::Many(vec![Answer::Value(value), Answer::NotFound, Answer::NotOwner, Answer::NoRoom]),
+        Response::Written(vec![None, Some(Error::KeyEmpty)]),
+        Response::Done,
+        Response::Registry(b"state"),
+        Response::Refused(Error::Shutdown),
+    ];
+    responses.push(Response::Many(errors().into_iter().map(Answer::Failed).collect()));
+    responses.extend(errors().into_iter().map(|error| Response::One(Answer::Failed(error))));
+    responses
+}

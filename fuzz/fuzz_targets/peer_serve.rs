@@ -1,0 +1,4 @@
+//! What a peer is answered.
+#![cfg_attr(fuzzing, no_main)]
+
+distcache_fuzz::target!(distcache::fuzz_support::PEER_SERVE);
