@@ -66,7 +66,7 @@ impl Dnsmasq {
         *self.child.lock().unwrap() = Some(self.spawn_any());
         while TcpStream::connect(self.addr).await.is_err() {
             assert!(Instant::now() < deadline, "dnsmasq does not listen on {}", self.addr);
-            // Somebody may have had its port for a moment, while it was down.
+            // The port may be taken for a moment more, by the child that the one before it made for a TCP connection.
             if self.has_ended() {
                 *self.child.lock().unwrap() = Some(self.spawn_any());
             }
