@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::discovery::DiscoveryError;
-use crate::source::SourceError;
+use crate::source::{Cause, SourceError};
 
 /// Why a call on a keyspace did not give what it was asked for.
 ///
@@ -34,6 +34,40 @@ pub enum Error {
     LoadTimeout {
         /// The keyspace's `load_timeout`.
         limit: Duration,
+    },
+    /// The keyspace's rate limit lets no load through now; the source was not asked.
+    #[error("the rate limit before the source is reached, free again in {retry_after:?}")]
+    RateLimited {
+        /// When a load will be let through, as far as this can be told.
+        retry_after: Duration,
+    },
+    /// The source has failed too often of late; it was not asked, so that it can recover.
+    #[error("the circuit breaker before the source is open, the next probe is in {retry_after:?}")]
+    CircuitOpen {
+        /// When the source will be tried again.
+        retry_after: Duration,
+    },
+    /// The value in the cache, or from the source, is not what the keyspace's codec reads.
+    #[error("the value under {key:?} does not decode as {type_name}: {cause}")]
+    Decode {
+        /// The key.
+        key: String,
+        /// The type that was wanted.
+        type_name: &'static str,
+        /// What the codec said.
+        #[source]
+        cause: Cause,
+    },
+    /// A value that the keyspace's codec cannot write.
+    #[error("the value for {key:?} does not encode from {type_name}: {cause}")]
+    Encode {
+        /// The key.
+        key: String,
+        /// The type of the value.
+        type_name: &'static str,
+        /// What the codec said.
+        #[source]
+        cause: Cause,
     },
     /// The caller's own deadline passed. The load goes on for others and will be found in the cache.
     #[error("no answer within the caller's deadline of {limit:?}")]
@@ -139,6 +173,8 @@ impl Error {
         match self {
             Self::Source(error) => error.is_retryable(),
             Self::LoadTimeout { .. }
+            | Self::RateLimited { .. }
+            | Self::CircuitOpen { .. }
             | Self::Timeout { .. }
             | Self::Overloaded { .. }
             | Self::PeerUnavailable { .. }

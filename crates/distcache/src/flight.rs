@@ -239,6 +239,7 @@ mod tests {
             origin: Origin::Loaded,
             age: Duration::ZERO,
             remaining: None,
+            is_stale: false,
         };
         Ok(Landed { entry, version: 1, leasable: true })
     }

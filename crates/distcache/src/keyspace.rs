@@ -489,7 +489,7 @@ fn entry_of(record: Record, origin: Origin, now: Moment) -> Result<Entry, Error>
     let age = now.since(record.stored_at);
     let remaining: Option<Duration> = now.until(record.expires_at);
     let value = record.into_value().ok_or(Error::NotFound)?;
-    Ok(Entry { value, origin, age, remaining })
+    Ok(Entry { value, origin, age, remaining, is_stale: false })
 }
 
 #[cfg(test)]

@@ -37,6 +37,10 @@ pub struct Limits {
     pub peer_requests_served_max: usize,
     /// Keys with leases out, per keyspace; beyond it fetches are answered without a lease.
     pub leased_keys_max: usize,
+    /// Keys per keyspace that a node watches to tell which are the hottest.
+    pub hot_keys_max: usize,
+    /// Keys per keyspace that a node loads before anybody asks, named by the user or by the node that owned them before.
+    pub warm_keys_max: usize,
     /// Nodes of one cluster.
     pub members_max: usize,
     /// How long a new connection may take to say who it is.
@@ -58,6 +62,8 @@ impl Default for Limits {
             handshakes_max: 256,
             peer_requests_served_max: 16_384,
             leased_keys_max: 100_000,
+            hot_keys_max: 256,
+            warm_keys_max: 10_000,
             members_max: 4_096,
             handshake_timeout: Duration::from_secs(3),
         }
@@ -91,6 +97,8 @@ impl Limits {
         within("limits.handshakes_max", self.handshakes_max, 1 << 16)?;
         within("limits.peer_requests_served_max", self.peer_requests_served_max, 1 << 20)?;
         within("limits.leased_keys_max", self.leased_keys_max, 1 << 30)?;
+        within("limits.hot_keys_max", self.hot_keys_max, 1 << 16)?;
+        within("limits.warm_keys_max", self.warm_keys_max, 1 << 20)?;
         within("limits.members_max", self.members_max, 4_096)
     }
 

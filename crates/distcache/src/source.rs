@@ -44,19 +44,35 @@ pub trait DataSource: Send + Sync + 'static {
     fn fetch_many(&self, keys: &[&str]) -> impl Future<Output = Vec<Result<Fetched, SourceError>>> + Send {
         stream::iter(keys.iter().map(|key| self.fetch(key))).buffered(FETCHES_AT_ONCE).collect()
     }
+
+    /// Loads a value of which the cache still holds the one that `held` shows, with its [validator](Fetched::validator):
+    /// called in place of [`fetch`](Self::fetch) for a single key whose held value came with one.
+    ///
+    /// A source that can ask "has it changed since?" (HTTP `If-None-Match`, a row version) answers `held.clone()` with a new
+    /// lifetime where it has not, and saves the transfer. The default fetches anew.
+    fn revalidate(&self, key: &str, held: &Fetched) -> impl Future<Output = Result<Fetched, SourceError>> + Send {
+        let _ = held;
+        self.fetch(key)
+    }
 }
+
+/// Longest validator that is kept beside a value, in bytes; a longer one is as good as none.
+pub(crate) const VALIDATOR_BYTES_MAX: usize = 1024;
 
 /// A value from a source, with what the source knows about its lifetime.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetched {
     pub(crate) value: Bytes,
     pub(crate) ttl: Option<Duration>,
+    pub(crate) stale_while_revalidate: Option<Duration>,
+    pub(crate) stale_if_error: Option<Duration>,
+    pub(crate) validator: Option<Bytes>,
 }
 
 impl Fetched {
     /// A value that lives as long as its keyspace says.
     pub fn new(value: impl Into<Bytes>) -> Self {
-        Self { value: value.into(), ttl: None }
+        Self { value: value.into(), ttl: None, stale_while_revalidate: None, stale_if_error: None, validator: None }
     }
 
     /// A lifetime for this value alone; it wins over the keyspace's. Zero: answer the callers, store nothing.
@@ -65,9 +81,40 @@ impl Fetched {
         self
     }
 
+    /// How long past its lifetime this value may be answered while it is loaded again; wins over the keyspace's
+    /// [`stale_while_revalidate`](crate::KeyspaceSpec::stale_while_revalidate). Zero: not at all.
+    pub fn stale_while_revalidate(mut self, grace: Duration) -> Self {
+        self.stale_while_revalidate = Some(grace);
+        self
+    }
+
+    /// How long past its lifetime this value may be answered where it cannot be loaded again; wins over the keyspace's
+    /// [`stale_if_error`](crate::KeyspaceSpec::stale_if_error). Zero: not at all.
+    pub fn stale_if_error(mut self, grace: Duration) -> Self {
+        self.stale_if_error = Some(grace);
+        self
+    }
+
+    /// What the source needs to ask whether this value has changed (an ETag, a row version), kept beside the value and given
+    /// to [`DataSource::revalidate`]. Over 1,024 bytes it is not kept.
+    pub fn validator(mut self, validator: impl Into<Bytes>) -> Self {
+        self.validator = Some(validator.into());
+        self
+    }
+
     /// The value.
     pub fn value(&self) -> &Bytes {
         &self.value
+    }
+
+    /// The lifetime given to this value alone.
+    pub fn lifetime(&self) -> Option<Duration> {
+        self.ttl
+    }
+
+    /// The validator given to this value.
+    pub fn held_validator(&self) -> Option<&Bytes> {
+        self.validator.as_ref()
     }
 }
 
@@ -144,6 +191,7 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait DynDataSource: Send + Sync {
     fn fetch<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Fetched, SourceError>>;
     fn fetch_many<'a>(&'a self, keys: &'a [&'a str]) -> BoxFuture<'a, Vec<Result<Fetched, SourceError>>>;
+    fn revalidate<'a>(&'a self, key: &'a str, held: &'a Fetched) -> BoxFuture<'a, Result<Fetched, SourceError>>;
 }
 
 impl<S: DataSource> DynDataSource for S {
@@ -153,5 +201,9 @@ impl<S: DataSource> DynDataSource for S {
 
     fn fetch_many<'a>(&'a self, keys: &'a [&'a str]) -> BoxFuture<'a, Vec<Result<Fetched, SourceError>>> {
         Box::pin(DataSource::fetch_many(self, keys))
+    }
+
+    fn revalidate<'a>(&'a self, key: &'a str, held: &'a Fetched) -> BoxFuture<'a, Result<Fetched, SourceError>> {
+        Box::pin(DataSource::revalidate(self, key, held))
     }
 }

@@ -6,118 +6,140 @@
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Counts since the node started, and sizes now, of one keyspace on this node.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-#[non_exhaustive]
-pub struct KeyspaceStats {
+use crate::guard::CircuitState;
+
+/// Each count once: the field that shows it and the name it is counted under.
+macro_rules! counts {
+    ($($(#[doc = $doc:literal])+ $field:ident $count:ident,)+) => {
+        /// Counts since the node started, and sizes now, of one keyspace on this node.
+        #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+        #[non_exhaustive]
+        pub struct KeyspaceStats {
+            $($(#[doc = $doc])+ pub $field: u64,)+
+            /// Entries owned now.
+            pub entries: u64,
+            /// Leased copies held now.
+            pub hot_entries: u64,
+            /// Bytes taken now, bookkeeping included.
+            pub bytes: u64,
+            /// The limit of `bytes`.
+            pub bytes_max: u64,
+            /// Loads that run now.
+            pub loads_running: u64,
+            /// Loads that wait for their turn now.
+            pub loads_waiting: u64,
+            /// Whether the source may be asked.
+            pub circuit: CircuitState,
+        }
+
+        /// One count of a keyspace.
+        #[derive(Clone, Copy, Debug)]
+        #[repr(usize)]
+        pub(crate) enum Count {
+            $($count,)+
+        }
+
+        const COUNTS: usize = [$(Count::$count),+].len();
+
+        impl Counters {
+            /// The counts; the sizes are for those to fill in who know them.
+            pub(crate) fn read(&self) -> KeyspaceStats {
+                KeyspaceStats { $($field: self.sum(Count::$count),)+ ..Default::default() }
+            }
+        }
+    };
+}
+
+counts! {
     /// Reads answered from entries that this node owns.
-    pub hits_owned: u64,
+    hits_owned HitsOwned,
     /// Reads answered from leased copies of entries that others own.
-    pub hits_hot: u64,
+    hits_hot HitsHot,
     /// Reads answered "not found" from the cache.
-    pub hits_negative: u64,
+    hits_negative HitsNegative,
+    /// Reads answered with a value past its lifetime while it is loaded again.
+    hits_stale HitsStale,
     /// Reads of this node's own callers that had to ask: the owner or the source.
-    pub misses: u64,
+    misses Misses,
     /// Requests sent to owners.
-    pub fetches: u64,
+    fetches Fetches,
     /// Keys that owners answered from their cache.
-    pub fetch_hits: u64,
+    fetch_hits FetchHits,
     /// Fetches that failed on the way; each led to a fallback load or an error.
-    pub fetch_failures: u64,
+    fetch_failures FetchFailures,
     /// Keys asked of the source.
-    pub loads: u64,
+    loads Loads,
     /// Loads that ended with a value.
-    pub loads_found: u64,
+    loads_found LoadsFound,
     /// Loads that ended with "not found".
-    pub loads_not_found: u64,
+    loads_not_found LoadsNotFound,
     /// Loads that failed, panicked or timed out.
-    pub load_failures: u64,
+    load_failures LoadFailures,
     /// Of the loads, those made because the owner could not be asked.
-    pub fallback_loads: u64,
+    fallback_loads FallbackLoads,
     /// Microseconds spent in the source, all loads together.
-    pub load_micros: u64,
+    load_micros LoadMicros,
+    /// Loads begun in the background because a value past its lifetime was read.
+    refreshes_stale RefreshesStale,
+    /// Loads begun in the background because a value near the end of its lifetime was read.
+    refreshes_ahead RefreshesAhead,
+    /// Loads begun in the background because a key near the end of its lifetime is hot.
+    refreshes_hot RefreshesHot,
+    /// Reads answered with a value past its lifetime because the load failed, was late or was not allowed.
+    stale_on_error StaleOnError,
+    /// Loads that waited for a place among those that run.
+    guard_waits GuardWaits,
+    /// Loads refused by the rate limit.
+    rate_limited RateLimited,
+    /// Loads refused by the open circuit breaker.
+    circuit_refused CircuitRefused,
+    /// Times that the circuit breaker opened.
+    circuit_opened CircuitOpened,
+    /// Attempts beyond the first to load a value.
+    load_retries LoadRetries,
+    /// Keys loaded before anybody asked.
+    warmed Warmed,
     /// Reads that joined a load or fetch under way instead of starting their own.
-    pub coalesced: u64,
+    coalesced Coalesced,
     /// Requests of this node's own callers, or of its peers, refused because a limit was reached, here or at the owner.
-    pub overloads: u64,
+    overloads Overloads,
     /// Keys answered to other nodes as their owner.
-    pub served: u64,
+    served Served,
     /// Values stored by `put`.
-    pub puts: u64,
+    puts Puts,
     /// Keys removed by `delete`.
-    pub deletes: u64,
+    deletes Deletes,
     /// Copies elsewhere that were told to go.
-    pub invalidations_sent: u64,
+    invalidations_sent InvalidationsSent,
     /// Copies here that were told to go.
-    pub invalidations_received: u64,
+    invalidations_received InvalidationsReceived,
     /// Keys, values and batches refused because they are over a limit, or larger than the keyspace can hold.
-    pub refused_too_large: u64,
+    refused_too_large RefusedTooLarge,
     /// Fetches answered without a lease because as many keys as may have one have one.
-    pub leases_refused: u64,
+    leases_refused LeasesRefused,
     /// Entries evicted to make room.
-    pub evicted_capacity: u64,
+    evicted_capacity EvictedCapacity,
     /// Entries whose lifetime ended.
-    pub evicted_expired: u64,
+    evicted_expired EvictedExpired,
+    /// Entries that nobody read for the idle lifetime.
+    evicted_idle EvictedIdle,
     /// Entries dropped by `clear_keyspace`.
-    pub evicted_cleared: u64,
+    evicted_cleared EvictedCleared,
     /// Entries dropped because another node owns their slot now.
-    pub evicted_moved: u64,
-    /// Entries owned now.
-    pub entries: u64,
-    /// Leased copies held now.
-    pub hot_entries: u64,
-    /// Bytes taken now, bookkeeping included.
-    pub bytes: u64,
-    /// The limit of `bytes`.
-    pub bytes_max: u64,
+    evicted_moved EvictedMoved,
 }
 
 impl KeyspaceStats {
     /// Reads of this node's own callers.
     pub fn reads(&self) -> u64 {
-        self.hits_owned + self.hits_hot + self.hits_negative + self.misses
+        self.hits_owned + self.hits_hot + self.hits_negative + self.hits_stale + self.misses
     }
 }
 
 /// Threads beyond this number share the last shard.
 const SHARDS: usize = 64;
 
-/// One count of a keyspace; the order is that of the fields above.
-#[derive(Clone, Copy, Debug)]
-#[repr(usize)]
-pub(crate) enum Count {
-    HitsOwned,
-    HitsHot,
-    HitsNegative,
-    Misses,
-    Fetches,
-    FetchHits,
-    FetchFailures,
-    Loads,
-    LoadsFound,
-    LoadsNotFound,
-    LoadFailures,
-    FallbackLoads,
-    LoadMicros,
-    Coalesced,
-    Overloads,
-    Served,
-    Puts,
-    Deletes,
-    InvalidationsSent,
-    InvalidationsReceived,
-    RefusedTooLarge,
-    LeasesRefused,
-    EvictedCapacity,
-    EvictedExpired,
-    EvictedCleared,
-    EvictedMoved,
-}
-
-const COUNTS: usize = Count::EvictedMoved as usize + 1;
-
 #[repr(align(128))]
-#[derive(Default)]
 struct Shard([AtomicU64; COUNTS]);
 
 /// The counters of one keyspace, a set per thread (up to a number), summed when read.
@@ -125,7 +147,7 @@ pub(crate) struct Counters(Box<[Shard]>);
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Shard::default()).collect())
+        Self((0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect())
     }
 
     #[inline]
@@ -147,39 +169,6 @@ impl Counters {
 
     fn sum(&self, count: Count) -> u64 {
         self.0.iter().map(|shard| shard.0[count as usize].load(Relaxed)).sum()
-    }
-
-    /// The counts; the sizes are the store's to fill in.
-    pub(crate) fn read(&self) -> KeyspaceStats {
-        KeyspaceStats {
-            hits_owned: self.sum(Count::HitsOwned),
-            hits_hot: self.sum(Count::HitsHot),
-            hits_negative: self.sum(Count::HitsNegative),
-            misses: self.sum(Count::Misses),
-            fetches: self.sum(Count::Fetches),
-            fetch_hits: self.sum(Count::FetchHits),
-            fetch_failures: self.sum(Count::FetchFailures),
-            loads: self.sum(Count::Loads),
-            loads_found: self.sum(Count::LoadsFound),
-            loads_not_found: self.sum(Count::LoadsNotFound),
-            load_failures: self.sum(Count::LoadFailures),
-            fallback_loads: self.sum(Count::FallbackLoads),
-            load_micros: self.sum(Count::LoadMicros),
-            coalesced: self.sum(Count::Coalesced),
-            overloads: self.sum(Count::Overloads),
-            served: self.sum(Count::Served),
-            puts: self.sum(Count::Puts),
-            deletes: self.sum(Count::Deletes),
-            invalidations_sent: self.sum(Count::InvalidationsSent),
-            invalidations_received: self.sum(Count::InvalidationsReceived),
-            refused_too_large: self.sum(Count::RefusedTooLarge),
-            leases_refused: self.sum(Count::LeasesRefused),
-            evicted_capacity: self.sum(Count::EvictedCapacity),
-            evicted_expired: self.sum(Count::EvictedExpired),
-            evicted_cleared: self.sum(Count::EvictedCleared),
-            evicted_moved: self.sum(Count::EvictedMoved),
-            ..Default::default()
-        }
     }
 }
 

@@ -105,6 +105,8 @@ fn status_and_code(error: &Error) -> (StatusCode, &'static str) {
         Error::Protocol { .. } => (StatusCode::BAD_GATEWAY, "peer_protocol"),
         Error::LoadTimeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "load_timeout"),
         Error::Timeout { .. } => (StatusCode::GATEWAY_TIMEOUT, "timeout"),
+        Error::RateLimited { .. } => (StatusCode::SERVICE_UNAVAILABLE, "rate_limited"),
+        Error::CircuitOpen { .. } => (StatusCode::SERVICE_UNAVAILABLE, "circuit_open"),
         Error::Overloaded { .. } => (StatusCode::SERVICE_UNAVAILABLE, "overloaded"),
         Error::PeerUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "peer_unavailable"),
         Error::NotOwner { .. } => (StatusCode::SERVICE_UNAVAILABLE, "not_owner"),

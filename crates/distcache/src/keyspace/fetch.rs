@@ -110,7 +110,13 @@ impl Core {
             self.counters.one(Count::FetchHits);
         }
         let origin = if value.loaded { Origin::Loaded } else { Origin::Peer };
-        let entry = |bytes| Entry { value: bytes, origin, age: value.age, remaining: value.remaining };
+        let entry = |bytes| Entry {
+            value: bytes,
+            origin,
+            age: value.age,
+            remaining: value.remaining,
+            is_stale: value.is_stale,
+        };
         if value.lease.is_zero() {
             let entry = entry(Bytes::copy_from_slice(value.value));
             return ticket.land(|_| Ok(Landed { entry, version: value.version, leasable: false }));
@@ -155,7 +161,7 @@ pub(super) fn entry_in(response: Response<'_>, peer: &str) -> Option<Result<Entr
         Response::One(Answer::Value(value)) => {
             let origin = if value.loaded { Origin::Loaded } else { Origin::Peer };
             let bytes = Bytes::copy_from_slice(value.value);
-            Ok(Entry { value: bytes, origin, age: value.age, remaining: value.remaining })
+            Ok(Entry { value: bytes, origin, age: value.age, remaining: value.remaining, is_stale: value.is_stale })
         }
         Response::One(Answer::NotFound) => Err(Error::NotFound),
         Response::One(Answer::NotOwner) => Err(Error::NotOwner { peer: peer.into() }),

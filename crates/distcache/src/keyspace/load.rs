@@ -154,9 +154,9 @@ impl Core {
             if attached && replaces && !kept {
                 self.store.remove(Holding::Owned, hash, &key);
             }
-            let Fetched { value, ttl } = answer.map_err(Failure::Answered)?;
+            let Fetched { value, ttl, .. } = answer.map_err(Failure::Answered)?;
             let remaining = remaining.or(ttl);
-            let entry = Entry { value, origin: purpose.origin(), age: Duration::ZERO, remaining };
+            let entry = Entry { value, origin: purpose.origin(), age: Duration::ZERO, remaining, is_stale: false };
             Ok(Landed { entry, version: self.node.next_version(), leasable: kept && purpose == Purpose::Own })
         });
     }
@@ -172,7 +172,7 @@ impl Core {
     ) -> Option<Record> {
         let settings = &definition.settings;
         let (value, lifetime): (Option<&Bytes>, _) = match answer {
-            Ok(Fetched { value, ttl }) => {
+            Ok(Fetched { value, ttl, .. }) => {
                 let rule = definition.expires_at.as_ref();
                 (Some(value), expiry::lifetime(settings, rule, key, value, *ttl, net::chance()))
             }

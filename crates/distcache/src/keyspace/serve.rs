@@ -39,6 +39,7 @@ impl Served {
             Self::Landed { landed, lease } => Answer::Value(Value {
                 value: &landed.entry.value,
                 loaded: !landed.entry.origin.is_hit(),
+                is_stale: landed.entry.is_stale,
                 age: landed.entry.age,
                 remaining: landed.entry.remaining,
                 lease: if landed.leasable { *lease } else { Duration::ZERO },
@@ -214,7 +215,15 @@ impl Core {
 fn serve_record(record: Record, now: Moment, lease: Duration, answer: &mut dyn FnMut(Answer<'_>)) {
     let (age, remaining, version) = (now.since(record.stored_at), now.until(record.expires_at), record.version);
     match record.into_value() {
-        Some(value) => answer(Answer::Value(Value { value: &value, loaded: false, age, remaining, lease, version })),
+        Some(value) => answer(Answer::Value(Value {
+            value: &value,
+            loaded: false,
+            is_stale: false,
+            age,
+            remaining,
+            lease,
+            version,
+        })),
         None => answer(Answer::NotFound),
     }
 }

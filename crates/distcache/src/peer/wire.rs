@@ -129,6 +129,8 @@ pub(crate) enum Answer<'a> {
 pub(crate) struct Value<'a> {
     pub(crate) value: &'a [u8],
     pub(crate) loaded: bool,
+    /// Past its lifetime: being loaded again, or not to be had.
+    pub(crate) is_stale: bool,
     pub(crate) age: Duration,
     pub(crate) remaining: Option<Duration>,
     pub(crate) lease: Duration,
@@ -160,6 +162,12 @@ mod answer {
     pub(super) const NOT_OWNER: u8 = 3;
     pub(super) const FAILED: u8 = 4;
     pub(super) const NO_ROOM: u8 = 5;
+}
+
+/// What is true of a value, a bit each.
+mod flag {
+    pub(super) const LOADED: u8 = 1;
+    pub(super) const STALE: u8 = 2;
 }
 
 /// Cuts the next frame off the front of what was received; `None`: not all of it is there yet.
@@ -347,7 +355,7 @@ impl Answer<'_> {
         match self {
             Self::Value(value) => {
                 out.put_u8(answer::VALUE);
-                out.put_u8(value.loaded.into());
+                out.put_u8(u8::from(value.loaded) * flag::LOADED | u8::from(value.is_stale) * flag::STALE);
                 put_duration(out, value.age);
                 put_lifetime(out, value.remaining);
                 put_duration(out, value.lease);
@@ -368,14 +376,18 @@ impl Answer<'_> {
 impl<'a> Answer<'a> {
     fn decode(input: &mut Input<'a>) -> Result<Self, WireError> {
         Ok(match input.u8()? {
-            answer::VALUE => Self::Value(Value {
-                loaded: input.u8()? != 0,
-                age: input.duration()?,
-                remaining: input.lifetime()?,
-                lease: input.duration()?,
-                version: input.u64()?,
-                value: input.bytes()?,
-            }),
+            answer::VALUE => {
+                let flags = input.u8()?;
+                Self::Value(Value {
+                    loaded: flags & flag::LOADED != 0,
+                    is_stale: flags & flag::STALE != 0,
+                    age: input.duration()?,
+                    remaining: input.lifetime()?,
+                    lease: input.duration()?,
+                    version: input.u64()?,
+                    value: input.bytes()?,
+                })
+            }
             answer::NOT_FOUND => Self::NotFound,
             answer::NOT_OWNER => Self::NotOwner,
             answer::FAILED => Self::Failed(input.error()?),

@@ -19,6 +19,7 @@ fn answers() -> Vec<Response<'static>> {
     let value = Value {
         value: b"a value",
         loaded: true,
+        is_stale: false,
         age: Duration::from_millis(5),
         remaining: None,
         lease: Duration::from_secs(5),
@@ -161,7 +162,8 @@ async fn no_damaged_answer_harms_anything_but_its_own_connection() {
 async fn a_lease_of_ages_is_cut_to_what_the_keyspace_says() {
     let (a, age) = (puppet("a", &Counting::default()).await, Duration::from_millis(u64::MAX - 1));
     a.node.adopt(vec![peer("a", a.addr, PeerState::Ready, true)]);
-    let value = Value { value: b"v", loaded: false, age, remaining: Some(age), lease: age, version: 1 };
+    let value =
+        Value { value: b"v", loaded: false, is_stale: false, age, remaining: Some(age), lease: age, version: 1 };
     let record = a.core.hot_record("k", a.core.begin(), &value);
     let longest = a.node.clock.now().after(a.core.settings().lease);
     assert!(record.expires_at <= longest, "{:?}", record.expires_at);

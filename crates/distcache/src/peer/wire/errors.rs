@@ -28,6 +28,8 @@ mod code {
     pub(super) const UNREACHED: u8 = 16;
     pub(super) const PROTOCOL: u8 = 17;
     pub(super) const SHUTDOWN: u8 = 18;
+    pub(super) const RATE_LIMITED: u8 = 19;
+    pub(super) const CIRCUIT_OPEN: u8 = 20;
 }
 
 pub(super) fn put_error(out: &mut BytesMut, error: &Error) {
@@ -53,12 +55,20 @@ pub(super) fn put_error(out: &mut BytesMut, error: &Error) {
             out.put_u8(code::TIMEOUT);
             put_duration(out, *limit);
         }
+        Error::RateLimited { retry_after } => {
+            out.put_u8(code::RATE_LIMITED);
+            put_duration(out, *retry_after);
+        }
+        Error::CircuitOpen { retry_after } => {
+            out.put_u8(code::CIRCUIT_OPEN);
+            put_duration(out, *retry_after);
+        }
         Error::KeyspaceNotFound { name } => text(out, code::KEYSPACE_NOT_FOUND, name),
         Error::KeyspaceExists { name } => text(out, code::KEYSPACE_EXISTS, name),
-        // Never the answer to a peer: definitions are checked where they are made.
-        Error::InvalidSpec { reason, .. } => {
+        // Never the answer to a peer: definitions are checked, and codecs run, where they are used.
+        Error::InvalidSpec { .. } | Error::Decode { .. } | Error::Encode { .. } => {
             text(out, code::PROTOCOL, "");
-            put_text(out, reason);
+            put_text(out, &error.to_string());
         }
         Error::KeyTooLarge { len, max } => sizes(out, code::KEY_TOO_LARGE, *len, *max),
         Error::KeyEmpty => out.put_u8(code::KEY_EMPTY),
@@ -125,6 +135,8 @@ impl<'a> Input<'a> {
             code::SOURCE_PANICKED => Error::SourcePanicked { message: self.text()?.into() },
             code::LOAD_TIMEOUT => Error::LoadTimeout { limit: self.duration()? },
             code::TIMEOUT => Error::Timeout { limit: self.duration()? },
+            code::RATE_LIMITED => Error::RateLimited { retry_after: self.duration()? },
+            code::CIRCUIT_OPEN => Error::CircuitOpen { retry_after: self.duration()? },
             code::KEYSPACE_NOT_FOUND => Error::KeyspaceNotFound { name: self.text()?.into() },
             code::KEYSPACE_EXISTS => Error::KeyspaceExists { name: self.text()?.into() },
             code::KEY_TOO_LARGE => Error::KeyTooLarge { len: self.size()?, max: self.size()? },

@@ -40,6 +40,8 @@ fn errors() -> Vec<Error> {
         Error::SourcePanicked { message: "oh".into() },
         Error::LoadTimeout { limit: Duration::from_secs(1) },
         Error::Timeout { limit: Duration::from_millis(20) },
+        Error::RateLimited { retry_after: Duration::from_millis(20) },
+        Error::CircuitOpen { retry_after: Duration::from_millis(20) },
         Error::KeyspaceNotFound { name: "users".into() },
         Error::KeyspaceExists { name: "users".into() },
         Error::KeyTooLarge { len: 2, max: 1 },
@@ -63,6 +65,7 @@ pub(super) fn responses() -> Vec<Response<'static>> {
     let value = Value {
         value: b"v",
         loaded: true,
+        is_stale: true,
         age: Duration::from_millis(5),
         remaining: None,
         lease: Duration::from_secs(5),

@@ -29,6 +29,8 @@ fn every_limit_has_a_test_here() {
         handshakes_max: _,            // strangers_over_the_limit
         peer_requests_served_max: _,  // requests_of_a_peer_over_the_limit
         leased_keys_max: _,           // leases_over_the_limit
+        hot_keys_max: _,              // hot_keys_over_the_limit
+        warm_keys_max: _,             // warm_keys_over_the_limit
         members_max: _,               // members_over_the_limit
         handshake_timeout: _,         // strangers_over_the_limit
     } = Limits::default();
