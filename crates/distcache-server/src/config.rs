@@ -20,13 +20,14 @@ mod overrides;
 mod redact;
 mod section;
 mod security;
+mod source;
 mod summary;
 mod units;
 
 pub use discovery::DiscoveryConfig;
 pub use dns::{DnsConfig, DnsRecord};
 pub use error::{ConfigError, Reason};
-pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig};
+pub use keyspace::KeyspaceConfig;
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::{KubernetesConfig, PodPort};
 #[cfg(feature = "nats")]
@@ -34,6 +35,7 @@ pub use nats::{NatsConfig, NatsLogin};
 pub use overrides::Overrides;
 use section::{Document, Section};
 pub use security::{ClusterConfig, NodeTlsConfig};
+pub use source::{HttpConfig, Question, RedisConfig, SourceConfig, SqlConfig};
 pub use units::parse_duration;
 
 use distcache::Limits;
