@@ -35,7 +35,9 @@ pub use nats::{NatsConfig, NatsLogin};
 pub use overrides::Overrides;
 use section::{Document, Section};
 pub use security::{ClusterConfig, NodeTlsConfig};
-pub use source::{HttpConfig, Question, RedisConfig, SourceConfig, SqlConfig};
+#[cfg(any(feature = "sql", feature = "postgres", feature = "mysql"))]
+pub use source::Question;
+pub use source::{HttpConfig, RedisConfig, SourceConfig, SqlConfig};
 pub use units::parse_duration;
 
 use distcache::Limits;

@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn a_setting_of_another_kind_is_refused_and_a_secret_is_in_no_error() {
-        let refused = |source| parse(source).unwrap_err();
+        let refused = |source: &str| parse(source).unwrap_err();
         let other = refused(r#"kind = "http", url = "http://h/{key}", table = "t""#);
         assert_eq!(
             other,

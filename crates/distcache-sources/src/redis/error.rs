@@ -41,16 +41,21 @@ pub enum RedisSourceError {
 }
 
 pub(super) fn of_source(error: RedisError) -> SourceError {
-    let passing = match error.kind() {
+    let is_passing = match error.kind() {
         ErrorKind::Io | ErrorKind::ClusterConnectionNotFound => true,
-        ErrorKind::Server(kind) => matches!(
-            kind,
-            ServerErrorKind::BusyLoading
-                | ServerErrorKind::ClusterDown
-                | ServerErrorKind::MasterDown
-                | ServerErrorKind::TryAgain
-        ),
+        ErrorKind::Server(kind) => passes(kind) || aborted_by_what_passes(&error),
         _ => false,
     };
-    if passing { SourceError::unavailable(error) } else { SourceError::failed(error) }
+    if is_passing { SourceError::unavailable(error) } else { SourceError::failed(error) }
+}
+
+fn passes(kind: ServerErrorKind) -> bool {
+    use ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, TryAgain};
+    matches!(kind, BusyLoading | ClusterDown | MasterDown | TryAgain)
+}
+
+/// A transaction is aborted for what the server has answered to the commands in it.
+fn aborted_by_what_passes(error: &RedisError) -> bool {
+    let answers = error.clone().into_server_errors();
+    answers.is_some_and(|answers| answers.iter().any(|(_, answer)| answer.kind().is_some_and(passes)))
 }

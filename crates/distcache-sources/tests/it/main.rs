@@ -11,6 +11,8 @@ mod postgres;
 #[cfg(feature = "redis")]
 mod redis;
 #[cfg(any(feature = "http", feature = "mysql", feature = "postgres", feature = "redis"))]
+// Not every source needs all of it.
+#[allow(dead_code)]
 mod server;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -224,10 +224,10 @@ async fn what_cannot_work_is_found_at_the_start_and_named_and_reading_is_all_tha
     assert_eq!(text(&bare.password_file(file).open().await.unwrap(), "abc").await, "ABC");
 
     let delete = "DELETE FROM t WHERE id = ? RETURNING name";
-    let error = mysql.query(delete).await.fetch("1").await.unwrap_err();
-    assert!(error.to_string().contains("READ ONLY transaction"), "{error}");
-    let writes = mysql.source().query(delete).read_only(false).open().await.unwrap();
-    assert_eq!(text(&writes, "1").await, "Ada");
+    let error = refused(mysql.source().query(delete)).await;
+    assert!(error.contains("READ ONLY transaction"), "{error}");
+    // Allowed now; but what it returns is not known before it is done.
+    assert!(refused(mysql.source().query(delete).read_only(false)).await.contains("it returns 0 columns"));
 }
 
 #[tokio::test]

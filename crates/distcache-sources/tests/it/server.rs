@@ -90,7 +90,9 @@ impl Server {
     /// As `nobody` where the tests run as root.
     fn spawn(&self, program: &str, arguments: &[String], log: File) -> Child {
         let mut command = Command::new(program);
-        command.args(arguments).current_dir(self.dir()).env("HOME", self.dir()).stdin(Stdio::null());
+        // Two MariaDB at once would take each other's temporary files.
+        command.env("HOME", self.dir()).env("TMPDIR", self.dir());
+        command.args(arguments).current_dir(self.dir()).stdin(Stdio::null());
         command.stdout(log.try_clone().unwrap()).stderr(log);
         if fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0) {
             command.uid(NOBODY).gid(NOBODY);
