@@ -32,6 +32,8 @@ use crate::trust::{ClusterSecret, Gate, KeyRing, Refusal, Refusals};
 
 /// Expired entries are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Hot keys that near the end of their lifetime are looked for this often.
+const HOT_REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// A sweep may take this part of the time.
 const SWEEP_SHARE: u32 = 50;
 /// How long the node's own tasks may take to notice that it was stopped.
@@ -126,6 +128,7 @@ impl Engine {
             false => Self::start_member(settings, stop, alive).await?,
         };
         engine.node.spawn(sweep(engine.node.clone(), engine.keyspaces.clone()));
+        engine.node.spawn(refresh_hot_keys(engine.keyspaces.clone()));
         Ok(engine)
     }
 
@@ -135,6 +138,7 @@ impl Engine {
         node.adopt(vec![me.clone()]);
         let board = Board::new(View { peers: vec![me] });
         let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
+        keyspaces.all().iter().for_each(|core| core.warm_named_keys());
         let standing = Arc::new(Standing::Alone { board, ready: AtomicBool::new(true) });
         Self { node, keyspaces, standing, alive }
     }
@@ -182,7 +186,7 @@ impl Engine {
         if let Some(tls) = gate.tls.clone() {
             node.spawn(tls.renew());
         }
-        join(&node, &cluster).await;
+        join(&node, &cluster, &keyspaces).await;
         let standing = Arc::new(Standing::Member { cluster, ready: AtomicBool::new(true) });
         Ok(Self { node, keyspaces, standing, alive })
     }
@@ -382,6 +386,7 @@ impl Engine {
             Standing::Member { cluster, .. } => {
                 let left = async {
                     cluster.set_state(PeerState::Draining);
+                    self.keyspaces.offer_before_leaving().await;
                     cluster.leave().await;
                 };
                 let _ = tokio::time::timeout_at(deadline, left).await;
@@ -481,7 +486,7 @@ fn node(
 }
 
 /// Gets to know the others, then takes a share of the keys, and from then on follows what changes.
-async fn join(node: &Arc<Node>, cluster: &Cluster) {
+async fn join(node: &Arc<Node>, cluster: &Cluster, keyspaces: &Arc<Keyspaces>) {
     cluster.join().await;
     let mut views = cluster.views();
     node.adopt(views.borrow_and_update().peers.clone());
@@ -489,15 +494,25 @@ async fn join(node: &Arc<Node>, cluster: &Cluster) {
     let is_ready = |view: &Arc<View>| view.peers.iter().any(|peer| peer.is_self && peer.state == PeerState::Ready);
     // The driver ends only with the node, so there is a view to wait for.
     if let Ok(view) = views.wait_for(is_ready).await {
-        node.adopt(view.peers.clone());
+        let before = node.adopt(view.peers.clone());
+        keyspaces.follow(&before);
     }
-    node.spawn(follow(node.clone(), views));
+    node.spawn(follow(node.clone(), keyspaces.clone(), views));
 }
 
-async fn follow(node: Arc<Node>, mut views: watch::Receiver<Arc<View>>) {
+async fn follow(node: Arc<Node>, keyspaces: Arc<Keyspaces>, mut views: watch::Receiver<Arc<View>>) {
     while views.changed().await.is_ok() {
         let peers = views.borrow_and_update().peers.clone();
-        node.adopt(peers);
+        let before = node.adopt(peers);
+        keyspaces.follow(&before);
+    }
+}
+
+/// Loads hot keys again before they expire.
+async fn refresh_hot_keys(keyspaces: Arc<Keyspaces>) {
+    loop {
+        tokio::time::sleep(HOT_REFRESH_INTERVAL).await;
+        keyspaces.all().iter().for_each(|core| core.refresh_hot_keys());
     }
 }
 

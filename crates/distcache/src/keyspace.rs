@@ -1,8 +1,8 @@
 //! The story of a key: get, get_many, put, delete, and answering other nodes as the owner.
 //!
 //! In reading order: this file (a handle, and a get up to the fork between owner and others), [`load`] (the owner asks the
-//! source), [`fetch`] (others ask the owner), [`batch`] (many keys at once), [`write`] (put, delete, invalidate), [`serve`]
-//! (what peers are answered). Knows no bytes on the wire and no sockets. The invariants: one load per key at a time in the
+//! source), [`renew`] (what is past its lifetime), [`fetch`] (others ask the owner), [`batch`] (many keys at once), [`write`]
+//! (put, delete, invalidate), [`serve`] (what peers are answered), [`warm`] (keys loaded before anybody asks). Knows no bytes on the wire and no sockets. The invariants: one load per key at a time in the
 //! whole cluster while the nodes agree on the view; no lock is held while anything is awaited; once a write returned Ok, what
 //! this node answers is not older.
 
@@ -19,24 +19,30 @@ use crate::builder::TIMEOUT_MAX;
 use crate::cluster::Peer;
 use crate::engine::KeepAlive;
 use crate::error::Error;
+use crate::expiry::{Rules, Times};
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
+use crate::hotkeys::{HotKey, HotKeys};
 use crate::lease::{Leases, Sightings};
 use crate::net::{self, Moment};
 use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::source::DynDataSource;
 use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
-use crate::stats::{Count, Counters, KeyspaceStats};
-use crate::store::{Holding, Now, Record, Store, Validity};
+use crate::stats::{Count, Counters, KeyspaceStats, sampling};
+use crate::store::{Holding, Look, Now, Record, Store, Validity};
 
 mod batch;
 mod fetch;
 mod load;
+mod renew;
 mod serve;
+mod warm;
 mod write;
 
 use load::Purpose;
+use renew::Failures;
 pub(crate) use serve::Served;
+use warm::WarmUp;
 
 /// A keyspace of a running engine. Cheap to clone; saves the look-up by name in every call.
 #[derive(Clone)]
@@ -139,6 +145,12 @@ impl Keyspace {
         topology.owner_peer(self.core.hash(key)).cloned().ok_or(Error::Shutdown)
     }
 
+    /// The keys that are read the most at this node, by its own callers and by peers, the hottest first; up to
+    /// [`Limits::hot_keys_max`](crate::Limits::hot_keys_max).
+    pub fn hot_keys(&self, keys: usize) -> Vec<HotKey> {
+        self.core.hottest(keys)
+    }
+
     /// Counts and sizes of this keyspace on this node.
     pub fn stats(&self) -> KeyspaceStats {
         self.core.stats()
@@ -167,6 +179,9 @@ pub(crate) struct Core {
     fetches: Arc<Flights>,
     leases: Leases,
     sightings: Sightings,
+    hot_keys: HotKeys,
+    failures: Failures,
+    warm_up: WarmUp,
     load_places: Semaphore,
     loads_queued: AtomicUsize,
     counters: Arc<Counters>,
@@ -177,6 +192,10 @@ pub(crate) struct Definition {
     pub(crate) settings: KeyspaceSettings,
     source: Arc<dyn DynDataSource>,
     expires_at: Option<ExpiresAt>,
+    warm_keys: Arc<[String]>,
+    rules: Rules,
+    /// Lifetime of hot copies: no longer than the owner may do without hearing of a use.
+    lease: Duration,
 }
 
 /// Where and when something was begun: decides later whether what came of it may be kept.
@@ -214,6 +233,9 @@ impl Core {
             fetches: Arc::new(Flights::new(limits.waiters_per_key_max)),
             leases: Leases::new(limits.leased_keys_max),
             sightings: Sightings::new(),
+            hot_keys: HotKeys::new(limits.hot_keys_max, node.clock.now()),
+            failures: Failures::new(),
+            warm_up: WarmUp::default(),
             load_places: Semaphore::new(limits.loads_running_max),
             loads_queued: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
@@ -227,19 +249,37 @@ impl Core {
     }
 
     /// Replaces source and rules; what is stored stays as far as it fits, loads under way finish.
-    pub(crate) fn redefine(&self, spec: KeyspaceSpec) {
-        self.store.resize(&spec.settings, self.node.clustered);
-        self.definition.store(Arc::new(Definition::of(spec)));
+    pub(crate) fn redefine(self: &Arc<Self>, spec: KeyspaceSpec) {
+        self.redefined_as(Definition::of(spec));
+        self.warm_named_keys();
     }
 
     /// Replaces the rules that are data, as another node decided.
-    pub(crate) fn apply_settings(&self, settings: &KeyspaceSettings) {
-        let now = self.definition.load();
+    pub(crate) fn apply_settings(self: &Arc<Self>, settings: &KeyspaceSettings) {
+        let now = self.definition.load_full();
         if now.settings != *settings {
-            self.store.resize(settings, self.node.clustered);
-            let (source, expires_at) = (now.source.clone(), now.expires_at.clone());
-            self.definition.store(Arc::new(Definition { settings: settings.clone(), source, expires_at }));
+            let (expires_at, warm_keys) = (now.expires_at.clone(), now.warm_keys.clone());
+            let ruled = Definition::ruled_by(settings.clone(), now.source.clone());
+            self.redefined_as(Definition { expires_at, warm_keys, ..ruled });
         }
+    }
+
+    fn redefined_as(self: &Arc<Self>, next: Definition) {
+        let rules = next.rules;
+        self.store.resize(&next.settings, self.node.clustered);
+        if self.definition.swap(Arc::new(next)).rules != rules {
+            let core = self.clone();
+            self.node.spawn(async move { core.adopt_rules(rules).await });
+        }
+    }
+
+    /// Brings what is stored already under other rules. The idle time of all of it begins now: how long it has been unread
+    /// was not noted so far.
+    async fn adopt_rules(&self, rules: Rules) {
+        let now = self.node.clock.now();
+        let note_use = |version, times: &mut Times| times.note_use(&rules, version, now);
+        self.store.amend_all(note_use, tokio::task::yield_now).await;
+        self.store.set_idle_ttl(rules.idle_ttl);
     }
 
     /// Drops everything that was stored before the clear called `generation`, in no time. A clear that no clock can have named
@@ -335,21 +375,73 @@ impl Core {
 
     /// What a reader of this node finds without asking anybody.
     #[inline]
-    fn lookup(&self, key: &str) -> Option<(Record, Holding)> {
+    fn lookup(self: &Arc<Self>, key: &str) -> Option<(Record, Holding)> {
         let hash = self.hash(key);
         let (record, holding) = self.held(hash, key)?;
-        self.count_hit(record.is_negative(), holding);
+        self.count_hit_of(&record, holding);
+        self.sample(hash, key);
         Some((record, holding))
     }
 
     /// The value alone: what most readers want, and all that a hit should cost. `None` inside: there is no such key.
     #[inline]
-    fn hit(&self, key: &str) -> Option<Option<Bytes>> {
+    fn hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
+        if sampling::is_due() { self.sampled_hit(key) } else { self.unsampled_hit(key) }
+    }
+
+    #[inline]
+    fn unsampled_hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
         let hash = self.hash(key);
         let (holding, validity) = self.standing(hash);
-        let value = self.store.get_value(holding, hash, key, validity)?;
+        let value = match self.store.get_value(holding, hash, key, validity) {
+            Look::Hit(value) => value,
+            Look::Miss => return None,
+            Look::Due(record) => return self.hit_that_is_due(hash, key, holding, record),
+        };
         self.count_hit(value.is_none(), holding);
         Some(value)
+    }
+
+    #[cold]
+    fn hit_that_is_due(
+        self: &Arc<Self>,
+        hash: u64,
+        key: &str,
+        holding: Holding,
+        record: Record,
+    ) -> Option<Option<Bytes>> {
+        let record = self.judge(hash, key, holding, record)?;
+        self.count_hit_of(&record, holding);
+        Some(record.into_value())
+    }
+
+    /// A hit that stands for many: its key is noted as read.
+    #[cold]
+    fn sampled_hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
+        let value = self.unsampled_hit(key)?;
+        self.note_reads(self.hash(key), key, sampling::MEAN_INTERVAL);
+        Some(value)
+    }
+
+    /// Notes the key of one read in many.
+    #[inline]
+    fn sample(&self, hash: u64, key: &str) {
+        if sampling::is_due() {
+            self.note_reads(hash, key, sampling::MEAN_INTERVAL);
+        }
+    }
+
+    #[cold]
+    fn note_reads(&self, hash: u64, key: &str, reads: u32) {
+        self.hot_keys.note(hash, key, reads, self.node.clock.now(), net::chance());
+    }
+
+    fn count_hit_of(&self, record: &Record, holding: Holding) {
+        if record.times.expires_at <= self.node.clock.now() {
+            self.counters.one(Count::HitsStale);
+        } else {
+            self.count_hit(record.is_negative(), holding);
+        }
     }
 
     #[inline]
@@ -362,9 +454,13 @@ impl Core {
     }
 
     #[inline]
-    fn held(&self, hash: u64, key: &str) -> Option<(Record, Holding)> {
+    fn held(self: &Arc<Self>, hash: u64, key: &str) -> Option<(Record, Holding)> {
         let (holding, validity) = self.standing(hash);
-        Some((self.store.get(holding, hash, key, validity)?, holding))
+        match self.store.get(holding, hash, key, validity) {
+            Look::Hit(record) => Some((record, holding)),
+            Look::Due(record) => Some((self.judge(hash, key, holding, record)?, holding)),
+            Look::Miss => None,
+        }
     }
 
     /// Where this node would hold the key, and what a record there must satisfy.
@@ -408,10 +504,11 @@ impl Core {
     async fn ask_within(self: &Arc<Self>, key: &str, options: GetOptions) -> Result<Entry, Error> {
         self.check(key)?;
         self.counters.one(Count::Misses);
-        let limit = self.limit_of(options);
-        match tokio::time::timeout(limit, self.ask(self.hash(key), key)).await {
+        let (hash, limit) = (self.hash(key), self.limit_of(options));
+        self.note_reads(hash, key, 1);
+        match tokio::time::timeout(limit, self.ask(hash, key)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Error::Timeout { limit }),
+            Err(_) => self.spare_or(hash, key, Error::Timeout { limit }),
         }
     }
 
@@ -432,7 +529,7 @@ impl Core {
             let (route, seq) = self.route(hash);
             let outcome = match (&route, purpose) {
                 (Route::Peer(link), Purpose::Own) => self.fetch(hash, key, link, seq).await,
-                (Route::Me, _) => self.load(hash, key, Purpose::Own).await,
+                (Route::Me, _) => self.load_or_spare(hash, key).await,
                 (Route::Nobody, Purpose::Own) => self.load(hash, key, Purpose::FallbackUnkept).await,
                 (_, fallback) => self.load(hash, key, fallback).await,
             };
@@ -474,7 +571,12 @@ enum After {
 
 impl Definition {
     fn of(spec: KeyspaceSpec) -> Self {
-        Self { settings: spec.settings, source: spec.source, expires_at: spec.expires_at }
+        Self { expires_at: spec.expires_at, warm_keys: spec.warm_keys, ..Self::ruled_by(spec.settings, spec.source) }
+    }
+
+    fn ruled_by(settings: KeyspaceSettings, source: Arc<dyn DynDataSource>) -> Self {
+        let lease = settings.idle_ttl.map_or(settings.lease, |idle| settings.lease.min(idle / 2));
+        Self { rules: Rules::of(&settings), lease, settings, source, expires_at: None, warm_keys: Arc::default() }
     }
 }
 
@@ -486,10 +588,15 @@ fn origin_of(holding: Holding) -> Origin {
 }
 
 fn entry_of(record: Record, origin: Origin, now: Moment) -> Result<Entry, Error> {
-    let age = now.since(record.stored_at);
-    let remaining: Option<Duration> = now.until(record.expires_at);
+    let times = record.times;
     let value = record.into_value().ok_or(Error::NotFound)?;
-    Ok(Entry { value, origin, age, remaining, is_stale: false })
+    Ok(Entry {
+        value,
+        origin,
+        age: now.since(times.stored_at),
+        remaining: now.until(times.expires_at),
+        is_stale: times.expires_at <= now,
+    })
 }
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ mod error;
 mod expiry;
 mod flight;
 mod guard;
+mod hotkeys;
 mod keyspace;
 mod keyspaces;
 mod lease;
@@ -68,6 +69,7 @@ pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, IpFamily, Standalon
 pub use engine::{Engine, KeyspaceInfo, RingInfo, RingMember};
 pub use error::{Error, Overload, PeerFailure, StartError, Unreached};
 pub use guard::{CircuitBreaker, CircuitState, GuardSettings, RateLimit, Retry};
+pub use hotkeys::HotKey;
 pub use keyspace::Keyspace;
 pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};

@@ -175,8 +175,8 @@ impl Node {
         told.await.ok()
     }
 
-    /// Takes a new view. Called by one task only.
-    pub(crate) fn adopt(&self, peers: Vec<Peer>) {
+    /// Takes a new view, and gives back the one before. Called by one task only.
+    pub(crate) fn adopt(&self, peers: Vec<Peer>) -> Arc<Topology> {
         let before = self.topology.load_full();
         let placed = placed(&peers);
         // Most of what peers say anew of themselves moves no key: then nothing is computed and no flight disturbed.
@@ -197,6 +197,7 @@ impl Node {
         // Last, so that whoever fails by it finds the new view.
         gone.iter().for_each(|link| link.close());
         self.sweep.notify_one();
+        before
     }
 
     /// The link to a peer: the one that stands, unless the peer was restarted or moved.

@@ -172,6 +172,35 @@ impl Counters {
     }
 }
 
+/// Which reads are looked at more closely than others: about one in [`MEAN_INTERVAL`](sampling::MEAN_INTERVAL), at random, so that
+/// no rhythm of the callers hides a key.
+pub(crate) mod sampling {
+    use std::cell::Cell;
+
+    /// Reads that one stands for.
+    pub(crate) const MEAN_INTERVAL: u32 = 256;
+
+    thread_local!(static LEFT: Cell<u32> = const { Cell::new(0) });
+
+    /// Whether this read is one of them.
+    #[inline]
+    pub(crate) fn is_due() -> bool {
+        LEFT.with(|left| match left.get().checked_sub(1) {
+            Some(rest) => {
+                left.set(rest);
+                false
+            }
+            None => begin_again(left),
+        })
+    }
+
+    #[cold]
+    fn begin_again(left: &Cell<u32>) -> bool {
+        left.set((crate::net::chance() * (2 * MEAN_INTERVAL - 1) as f32) as u32);
+        true
+    }
+}
+
 #[inline]
 fn shard_of_this_thread() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);

@@ -11,13 +11,16 @@
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use parking_lot::RwLock;
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
+use crate::expiry::Times;
 use crate::net::{Clock, Moment};
+use crate::source::VALIDATOR_BYTES_MAX;
 use crate::spec::KeyspaceSettings;
 use crate::stats::{Count, Counters, KeyspaceStats};
 
@@ -32,39 +35,50 @@ const EXPECTED_RECORD_BYTES: u64 = 1024;
 /// Part of the limit that copies of other nodes' entries may take.
 const HOT_PART: f64 = 0.125;
 const HOT_ALLOCATION: f64 = 0.90;
+/// Records that a pass over all of them looks at before it lets others run.
+const STEP: usize = 512;
 /// No value may take more than this part of a keyspace, so that one never pushes out most of the rest.
 const VALUE_PART_MAX: u64 = 4;
 
-/// One entry or hot copy. Key and value share one allocation.
+/// One entry or hot copy. Key, validator and value share one allocation.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
     data: Bytes,
+    pub(crate) version: u64,
+    pub(crate) times: Times,
     key_len: u16,
-    negative: bool,
+    /// Bytes of the source's validator, which stands between key and value; [`NEGATIVE`] of a record that has no value.
+    validator_len: u16,
     /// Which clear of the keyspace it came after.
     pub(crate) epoch: u32,
     /// Which view it was stored, or begun to load, under.
     pub(crate) view_seq: u32,
-    pub(crate) stored_at: Moment,
-    pub(crate) expires_at: Moment,
-    pub(crate) version: u64,
 }
+
+const NEGATIVE: u16 = u16::MAX;
 
 impl Record {
     /// Copies key and value, so that no network buffer is kept alive by a small part of it.
     pub(crate) fn new(key: &str, value: Option<&[u8]>) -> Self {
-        let mut data = BytesMut::with_capacity(key.len() + value.map_or(0, <[u8]>::len));
+        let negative = if value.is_none() { NEGATIVE } else { 0 };
+        Self { validator_len: negative, ..Self::with_validator(key, &[], value.unwrap_or_default()) }
+    }
+
+    /// A value with what its source needs to ask whether it has changed.
+    pub(crate) fn with_validator(key: &str, validator: &[u8], value: &[u8]) -> Self {
+        let validator = if validator.len() > VALIDATOR_BYTES_MAX { &[] } else { validator };
+        let mut data = BytesMut::with_capacity(key.len() + validator.len() + value.len());
         data.put_slice(key.as_bytes());
-        data.put_slice(value.unwrap_or_default());
+        data.put_slice(validator);
+        data.put_slice(value);
         Self {
             data: data.freeze(),
+            version: 0,
+            times: Times::until(Moment(0), Moment::NEVER),
             key_len: key.len() as u16,
-            negative: value.is_none(),
+            validator_len: validator.len() as u16,
             epoch: 0,
             view_seq: 0,
-            stored_at: Moment(0),
-            expires_at: Moment::NEVER,
-            version: 0,
         }
     }
 
@@ -77,12 +91,23 @@ impl Record {
     #[inline]
     pub(crate) fn into_value(mut self) -> Option<Bytes> {
         use bytes::Buf;
-        self.data.advance(self.key_len as usize);
-        (!self.negative).then_some(self.data)
+        if self.is_negative() {
+            return None;
+        }
+        self.data.advance(self.key_len as usize + self.validator_len as usize);
+        Some(self.data)
     }
 
+    /// What the source needs to ask whether the value has changed; empty: it gave nothing.
+    pub(crate) fn validator(&self) -> Bytes {
+        let key_len = self.key_len as usize;
+        let len = if self.is_negative() { 0 } else { self.validator_len as usize };
+        self.data.slice(key_len..key_len + len)
+    }
+
+    #[inline]
     pub(crate) fn is_negative(&self) -> bool {
-        self.negative
+        self.validator_len == NEGATIVE
     }
 
     pub(crate) fn weight(&self) -> usize {
@@ -116,22 +141,31 @@ impl Now {
 }
 
 impl Validity {
+    /// Whether the record is of the present clear and owner, however old it is.
+    #[inline]
+    fn covers(self, record: &Record) -> bool {
+        record.epoch == self.epoch && record.view_seq >= self.slot_since
+    }
+
+    /// Whether the record is to be answered, with nothing else to do.
     #[inline]
     fn admits(self, record: &Record) -> bool {
-        record.epoch == self.epoch
-            && record.view_seq >= self.slot_since
-            && (record.expires_at == Moment::NEVER || record.expires_at > self.now.get())
+        let due_at = record.times.due_at;
+        self.covers(record) && (due_at == Moment::NEVER || due_at > self.now.get())
     }
 
     /// Not merely unfit for this reader, who may be behind: of no use to anybody any more.
-    fn has_ended(self, record: &Record) -> bool {
-        record.epoch < self.epoch || record.view_seq < self.slot_since || record.expires_at <= self.now.get()
+    fn has_ended(self, record: &Record, idle_ttl: Option<Duration>) -> bool {
+        record.epoch < self.epoch
+            || record.view_seq < self.slot_since
+            || record.times.gone_at(idle_ttl) <= self.now.get()
     }
 
     fn cause_of_end(self, record: &Record) -> Count {
         match () {
             () if record.epoch != self.epoch => Count::EvictedCleared,
             () if record.view_seq < self.slot_since => Count::EvictedMoved,
+            () if record.times.gone_at(None) > self.now.get() => Count::EvictedIdle,
             () => Count::EvictedExpired,
         }
     }
@@ -186,8 +220,19 @@ pub(crate) struct Store {
     counters: Arc<Counters>,
     limits: RwLock<StoreLimits>,
     data_bytes_limit: usize,
-    /// No record on either shelf expires before this moment; lets a sweep be skipped.
-    earliest_expiry: AtomicU64,
+    /// No record on either shelf is gone before this moment, but by idleness; lets a sweep be skipped.
+    earliest_end: AtomicU64,
+    /// How long an owned entry may go unread, in milliseconds; 0: for ever.
+    idle_ttl_ms: AtomicU64,
+}
+
+/// What a look at the store brought.
+pub(crate) enum Look<T> {
+    /// Fresh, and nothing else to do.
+    Hit(T),
+    /// There, but at an age at which its keyspace has something to decide.
+    Due(Record),
+    Miss,
 }
 
 #[derive(Clone, Copy)]
@@ -226,8 +271,27 @@ impl Store {
         };
         let (owned, hot) = (shelf(owned), shelf(hot));
         let limits = StoreLimits::new(settings, &owned, &hot, data_bytes_limit);
-        let earliest_expiry = AtomicU64::new(u64::MAX);
-        Self { owned, hot, counters, limits: RwLock::new(limits), data_bytes_limit, earliest_expiry }
+        let store = Self {
+            owned,
+            hot,
+            counters,
+            limits: RwLock::new(limits),
+            data_bytes_limit,
+            earliest_end: AtomicU64::new(u64::MAX),
+            idle_ttl_ms: AtomicU64::new(0),
+        };
+        store.set_idle_ttl(settings.idle_ttl);
+        store
+    }
+
+    /// How long an owned entry may go unread before it is swept.
+    pub(crate) fn set_idle_ttl(&self, idle_ttl: Option<Duration>) {
+        self.idle_ttl_ms.store(idle_ttl.map_or(0, |idle| idle.as_millis() as u64), Relaxed);
+    }
+
+    fn idle_ttl(&self, holding: Holding) -> Option<Duration> {
+        let millis = self.idle_ttl_ms.load(Relaxed);
+        (holding == Holding::Owned && millis > 0).then(|| Duration::from_millis(millis))
     }
 
     fn shelf(&self, holding: Holding) -> &Shelf {
@@ -239,36 +303,71 @@ impl Store {
 
     /// The record under this key, if it counts. One that does not is dropped on the way.
     #[inline]
-    pub(crate) fn get(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Option<Record> {
-        let record = self.shelf(holding).get(&hash)?;
-        if validity.admits(&record) && record.key() == key.as_bytes() {
-            return Some(record);
+    pub(crate) fn get(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Look<Record> {
+        match self.shelf(holding).get(&hash) {
+            Some(record) if validity.admits(&record) && record.key() == key.as_bytes() => Look::Hit(record),
+            Some(record) => self.other_than_a_hit(holding, hash, key, validity, record),
+            None => Look::Miss,
         }
-        self.drop_ended(holding, hash, validity);
-        None
     }
 
     /// [`get`](Self::get) for who wants nothing but the value.
     #[inline]
-    pub(crate) fn get_value(
+    pub(crate) fn get_value(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Look<Option<Bytes>> {
+        match self.shelf(holding).get(&hash) {
+            Some(record) if validity.admits(&record) && record.key() == key.as_bytes() => {
+                Look::Hit(record.into_value())
+            }
+            Some(record) => self.other_than_a_hit(holding, hash, key, validity, record),
+            None => Look::Miss,
+        }
+    }
+
+    #[cold]
+    fn other_than_a_hit<T>(
         &self,
         holding: Holding,
         hash: u64,
         key: &str,
         validity: Validity,
-    ) -> Option<Option<Bytes>> {
-        let record = self.shelf(holding).get(&hash)?;
-        if validity.admits(&record) && record.key() == key.as_bytes() {
-            return Some(record.into_value());
+        record: Record,
+    ) -> Look<T> {
+        if validity.has_ended(&record, self.idle_ttl(holding)) {
+            self.drop_ended(holding, hash, validity);
+            return Look::Miss;
         }
-        self.drop_ended(holding, hash, validity);
-        None
+        let is_it = record.key() == key.as_bytes() && validity.covers(&record);
+        if is_it { Look::Due(record) } else { Look::Miss }
     }
 
-    #[cold]
     fn drop_ended(&self, holding: Holding, hash: u64, validity: Validity) {
-        if let Some((_, record)) = self.shelf(holding).remove_if(&hash, |record| validity.has_ended(record)) {
+        let idle_ttl = self.idle_ttl(holding);
+        if let Some((_, record)) = self.shelf(holding).remove_if(&hash, |record| validity.has_ended(record, idle_ttl)) {
             self.counters.one(validity.cause_of_end(&record));
+        }
+    }
+
+    /// Changes the times of the record that was read as `version`, if it still stands.
+    pub(crate) fn amend(&self, holding: Holding, hash: u64, version: u64, change: impl FnOnce(&mut Times)) {
+        if let Some(mut record) = self.shelf(holding).peek(&hash)
+            && record.version == version
+        {
+            change(&mut record.times);
+            let _ = self.shelf(holding).replace(hash, record, true);
+        }
+    }
+
+    /// Changes the times of every owned record, in steps: `pause` is awaited between them, and no lock is held across it.
+    pub(crate) async fn amend_all<P: Future<Output = ()>>(
+        &self,
+        mut change: impl FnMut(u64, &mut Times),
+        mut pause: impl FnMut() -> P,
+    ) {
+        for (step, (hash, record)) in self.owned.iter().enumerate() {
+            self.amend(Holding::Owned, hash, record.version, |times| change(record.version, times));
+            if step % STEP == STEP - 1 {
+                pause().await;
+            }
         }
     }
 
@@ -288,11 +387,11 @@ impl Store {
             self.counters.one(Count::RefusedTooLarge);
             return Err(max);
         }
-        let expires_at = record.expires_at;
+        let end = record.times.gone_at(None);
         let mut pushed_out = Vec::new();
         self.shelf(holding).insert_with_lifecycle(hash, record, &mut pushed_out);
         // After the insert: a sweep that begins in between would lower nothing and not see the record.
-        self.earliest_expiry.fetch_min(expires_at.0, Relaxed);
+        self.earliest_end.fetch_min(end.0, Relaxed);
         // What was replaced is among them, and is not an eviction.
         let evicted = pushed_out.iter().filter(|(other, _)| *other != hash).count();
         self.counters.add(Count::EvictedCapacity, evicted as u64);
@@ -329,7 +428,7 @@ impl Store {
 
     /// Whether a sweep could find something whose lifetime has ended.
     pub(crate) fn may_hold_expired(&self, now: Moment) -> bool {
-        self.earliest_expiry.load(Relaxed) <= now.0
+        self.earliest_end.load(Relaxed) <= now.0 || self.idle_ttl_ms.load(Relaxed) > 0
     }
 
     /// Drops every record that no longer counts, in steps: `pause` is awaited between them, and no lock is held across it.
@@ -338,17 +437,16 @@ impl Store {
         validity: impl Fn(u64) -> Validity,
         mut pause: impl FnMut() -> P,
     ) {
-        const STEP: usize = 512;
         // From here on inserts lower the bound again; what stands already is looked at below.
-        self.earliest_expiry.store(u64::MAX, Relaxed);
+        self.earliest_end.store(u64::MAX, Relaxed);
         let mut earliest = u64::MAX;
         for holding in [Holding::Owned, Holding::Hot] {
             for (step, (hash, record)) in self.shelf(holding).iter().enumerate() {
                 let validity = validity(hash);
-                if validity.admits(&record) {
-                    earliest = earliest.min(record.expires_at.0);
-                } else {
+                if validity.has_ended(&record, self.idle_ttl(holding)) {
                     self.drop_ended(holding, hash, validity);
+                } else {
+                    earliest = earliest.min(record.times.gone_at(None).0);
                 }
                 drop(record);
                 if step % STEP == STEP - 1 {
@@ -356,7 +454,7 @@ impl Store {
                 }
             }
         }
-        self.earliest_expiry.fetch_min(earliest, Relaxed);
+        self.earliest_end.fetch_min(earliest, Relaxed);
     }
 }
 
@@ -413,7 +511,10 @@ mod tests {
     }
 
     fn value_of(store: &Store, hash: u64, key: &str, validity: Validity) -> Option<Bytes> {
-        store.get(Holding::Owned, hash, key, validity).and_then(Record::into_value)
+        match store.get(Holding::Owned, hash, key, validity) {
+            Look::Hit(record) => record.into_value(),
+            Look::Due(_) | Look::Miss => None,
+        }
     }
 
     #[test]
@@ -474,7 +575,8 @@ mod tests {
     async fn what_no_longer_counts_frees_its_bytes_without_a_read() {
         let store = store(1 << 20);
         let put = |hash: u64, epoch, view_seq, expires_at| {
-            let record = Record { epoch, view_seq, expires_at: Moment(expires_at), ..record("k", &[0; 100]) };
+            let times = Times::until(Moment(0), Moment(expires_at));
+            let record = Record { epoch, view_seq, times, ..record("k", &[0; 100]) };
             store.insert(Holding::Owned, hash, record).unwrap();
         };
         put(1, 1, 5, 100);
@@ -494,10 +596,11 @@ mod tests {
     #[test]
     fn a_record_that_ended_is_not_returned() {
         let store = store(1 << 20);
-        store.insert(Holding::Hot, 1, Record { expires_at: Moment(10), ..record("k", b"v") }).unwrap();
+        let times = Times::until(Moment(0), Moment(10));
+        store.insert(Holding::Hot, 1, Record { times, ..record("k", b"v") }).unwrap();
         let at = |now| Validity { now: Now::At(Moment(now)), ..ALWAYS };
-        assert!(store.get(Holding::Hot, 1, "k", at(9)).is_some());
-        assert!(store.get(Holding::Hot, 1, "k", at(10)).is_none());
+        assert!(matches!(store.get(Holding::Hot, 1, "k", at(9)), Look::Hit(_)));
+        assert!(matches!(store.get(Holding::Hot, 1, "k", at(10)), Look::Miss));
         assert_eq!(stats(&store).hot_entries, 0);
     }
 

@@ -95,7 +95,7 @@ impl Core {
     }
 
     /// The answer that needs no asking: a hit, or a key that cannot be.
-    fn at_once(&self, key: &str) -> Option<Result<Entry, Error>> {
+    fn at_once(self: &Arc<Self>, key: &str) -> Option<Result<Entry, Error>> {
         if let Err(error) = self.counted(self.node.limits.check_key(key)) {
             return Some(Err(error));
         }
@@ -126,12 +126,19 @@ impl Core {
     async fn await_group<'a>(self: &Arc<Self>, group: Waiting<'a>, seq: u32, deadline: Instant) -> Answered<'a> {
         let mut answered = Vec::with_capacity(group.len());
         let (mut kept, mut unkept, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let late_at = self.late_at();
         for (wanted, waiter) in group {
             let outcome = match waiter {
-                Ok(waiter) => match tokio::time::timeout_at(deadline, waiter).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => continue,
-                },
+                Ok(waiter) => {
+                    let answer = self.or_spare(wanted.hash, wanted.key, late_at, waiter);
+                    match tokio::time::timeout_at(deadline, answer).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => match self.spare(wanted.hash, wanted.key) {
+                            Some(spare) => Ok(spare),
+                            None => continue,
+                        },
+                    }
+                }
                 Err(error) => Err(self.overloaded(error)),
             };
             match self.after(outcome, seq) {

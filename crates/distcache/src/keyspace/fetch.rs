@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::{Begun, Core};
 use crate::error::{Error, PeerFailure};
+use crate::expiry::Times;
 use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::peer::link::Link;
 use crate::peer::wire::{Answer, Get, Named, Request, Response, Value};
@@ -70,7 +71,7 @@ impl Core {
     pub(super) fn wants_copy(&self, hash: u64, begun: Begun) -> bool {
         let definition = self.definition.load();
         let settings = &definition.settings;
-        settings.hot_copies && self.sightings.seen_before(hash, begun.at, settings.lease)
+        settings.hot_copies && self.sightings.seen_before(hash, begun.at, definition.lease)
     }
 
     /// How long the owner may work on the answer: as long as its load may take. Callers have deadlines of their own; a peer
@@ -135,11 +136,11 @@ impl Core {
     pub(super) fn hot_record(&self, key: &str, begun: Begun, value: &Value<'_>) -> Record {
         let now = self.node.clock.now();
         // An owner that says more than the keyspace allows would be believed long after it is gone.
-        let lease = value.lease.min(self.definition.load().settings.lease);
+        let lease = value.lease.min(self.definition.load().lease);
         let lease_end = begun.at.after(lease);
         let expires_at = value.remaining.map_or(lease_end, |remaining| now.after(remaining).min(lease_end));
         let mut record = Record::new(key, Some(value.value));
-        (record.expires_at, record.stored_at, record.version) = (expires_at, now.before(value.age), value.version);
+        (record.times, record.version) = (Times::until(now.before(value.age), expires_at), value.version);
         (record.epoch, record.view_seq) = (begun.epoch, begun.view_seq);
         record
     }

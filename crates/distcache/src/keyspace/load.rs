@@ -8,18 +8,17 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::{Begun, Core, Definition, entry_of};
 use crate::error::{Error, Overload};
-use crate::expiry;
+use crate::expiry::{self, Grace, Times};
 use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::net;
 use crate::source::{Fetched, SourceError};
 use crate::spec::{Entry, Origin};
 use crate::stats::Count;
-use crate::store::{Holding, Record};
+use crate::store::{Holding, Look, Record};
 
 /// For whom a load is made, and so what becomes of its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,17 +72,25 @@ impl Core {
         Failure::Answered(error)
     }
 
-    /// Another load may have landed between the miss and the join: then its value is the answer, and no ticket is left.
+    /// Another load may have landed between the miss and the join: then its value is the answer, and no ticket is left. So it is
+    /// where one has failed a moment ago and a value past its lifetime will do.
     pub(super) fn land_if_held(&self, ticket: Ticket) -> Option<Ticket> {
-        let Some((record, holding)) = self.held(ticket.hash(), ticket.key()) else {
-            return Some(ticket);
+        let (hash, key) = (ticket.hash(), ticket.key());
+        let (holding, validity) = self.standing(hash);
+        let outcome = match self.store.get(holding, hash, key, validity) {
+            Look::Hit(record) => {
+                let (version, leasable) = (record.version, holding == Holding::Owned);
+                match entry_of(record, super::origin_of(holding), self.node.clock.now()) {
+                    Ok(entry) => Ok(Landed { entry, version, leasable }),
+                    Err(error) => Err(Failure::Answered(error)),
+                }
+            }
+            Look::Due(_) | Look::Miss => match self.spare_after_failure(hash, key) {
+                Some(spare) => Ok(spare),
+                None => return Some(ticket),
+            },
         };
-        let (version, leasable) = (record.version, holding == Holding::Owned);
-        let entry = entry_of(record, super::origin_of(holding), self.node.clock.now());
-        ticket.land(|_| match entry {
-            Ok(entry) => Ok(Landed { entry, version, leasable }),
-            Err(error) => Err(Failure::Answered(error)),
-        });
+        ticket.land(|_| outcome);
         None
     }
 
@@ -144,8 +151,12 @@ impl Core {
             Err(_) => Count::LoadFailures,
         });
         let hash = ticket.hash();
+        match &answer {
+            Ok(_) | Err(Error::NotFound) => self.failures.forget(hash),
+            Err(_) => self.failures.note(hash, self.node.clock.now()),
+        }
         let record = self.record_of(ticket.key(), definition, begun, purpose, &answer);
-        let remaining = record.as_ref().and_then(|record| self.node.clock.now().until(record.expires_at));
+        let remaining = record.as_ref().and_then(|record| self.node.clock.now().until(record.times.expires_at));
         // What stood under the key is older than any answer, also than one that is not to be kept.
         let replaces = matches!(answer, Ok(_) | Err(Error::NotFound)) && purpose == Purpose::Own;
         let key = ticket.key().to_owned();
@@ -171,23 +182,28 @@ impl Core {
         answer: &Result<Fetched, Error>,
     ) -> Option<Record> {
         let settings = &definition.settings;
-        let (value, lifetime): (Option<&Bytes>, _) = match answer {
-            Ok(Fetched { value, ttl, .. }) => {
-                let rule = definition.expires_at.as_ref();
-                (Some(value), expiry::lifetime(settings, rule, key, value, *ttl, net::chance()))
+        let (now, version) = (self.node.clock.now(), self.node.next_version());
+        let (mut record, lifetime, grace) = match answer {
+            Ok(fetched) => {
+                let (rule, value) = (definition.expires_at.as_ref(), &fetched.value);
+                let validator = fetched.validator.as_deref().unwrap_or_default();
+                (
+                    Record::with_validator(key, validator, value),
+                    expiry::lifetime(settings, rule, key, value, fetched.ttl, net::chance()),
+                    Grace::of(settings, fetched.stale_while_revalidate, fetched.stale_if_error),
+                )
             }
-            Err(Error::NotFound) => (None, Some(settings.negative_ttl?)),
+            Err(Error::NotFound) => (Record::new(key, None), Some(settings.negative_ttl?), Grace::default()),
             Err(_) => return None,
         };
-        let now = self.node.clock.now();
-        let expires_at = match purpose {
-            Purpose::Own => expiry::end_of(lifetime, now),
+        record.times = match purpose {
+            Purpose::Own if record.is_negative() => Times::until(now, expiry::end_of(lifetime, now)),
+            Purpose::Own => Times::begin(now, lifetime, grace, &definition.rules, version),
             // Counted from the beginning of the load: nothing older than a lease is ever answered.
-            Purpose::Fallback => expiry::end_of(lifetime, now).min(begun.at.after(settings.lease)),
+            Purpose::Fallback => Times::until(now, expiry::end_of(lifetime, now).min(begun.at.after(definition.lease))),
             Purpose::FallbackUnkept => return None,
         };
-        let mut record = Record::new(key, value.map(Bytes::as_ref));
-        (record.expires_at, record.stored_at, record.version) = (expires_at, now, self.node.next_version());
+        record.version = version;
         (record.epoch, record.view_seq) = (begun.epoch, begun.view_seq);
         Some(record)
     }
@@ -201,7 +217,7 @@ impl Core {
             && begun.view_seq >= validity.slot_since
             && begun.epoch == validity.epoch;
         match record {
-            Some(record) if still_ours && record.expires_at > validity.now.get() => {
+            Some(record) if still_ours && record.times.expires_at > validity.now.get() => {
                 self.store.insert(holding, hash, record).is_ok()
             }
             _ => false,

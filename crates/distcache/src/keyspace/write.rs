@@ -17,7 +17,7 @@ use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::serve::with_margin;
 use super::{Core, Route};
 use crate::error::{Error, Unreached};
-use crate::expiry;
+use crate::expiry::{self, Grace, Times};
 use crate::flight::Failure;
 use crate::lease::Held;
 use crate::net::{self, Moment};
@@ -200,8 +200,9 @@ impl Core {
         let rule = definition.expires_at.as_ref();
         let lifetime = expiry::lifetime(&definition.settings, rule, key, &bytes, ttl, net::chance());
         let now = self.node.clock.now();
-        record.expires_at = expiry::end_of(lifetime, now);
-        (record.stored_at, record.version) = (now, self.node.next_version());
+        record.version = self.node.next_version();
+        let grace = Grace::of(&definition.settings, None, None);
+        record.times = Times::begin(now, lifetime, grace, &definition.rules, record.version);
         Ok(record)
     }
 
@@ -279,7 +280,7 @@ impl Core {
     fn to_be_told(&self, keys: &[(u64, &str)]) -> ByPeer<Copy> {
         let mut told = ByPeer::default();
         let (topology, now) = (self.node.topology(), self.node.clock.now());
-        let lease = with_margin(self.definition.load().settings.lease);
+        let lease = with_margin(self.definition.load().lease);
         for &(hash, key) in keys {
             // The slot's last owner may have given leases that nobody here knows of.
             let is_young = topology.placement.is_young(hash, now, lease);

@@ -60,6 +60,11 @@ pub(crate) enum Request<'a> {
         key: &'a str,
         deadline: Duration,
     },
+    /// Keys that are worth loading before anybody asks, for who owns them now.
+    Warm {
+        keyspace: Named<'a>,
+        keys: Vec<&'a str>,
+    },
     /// What the sender knows of the cluster's keyspaces.
     Registry(&'a [u8]),
     /// The asker no longer waits for this answer.
@@ -106,7 +111,7 @@ pub(crate) enum Response<'a> {
     Many(Vec<Answer<'a>>),
     /// To `Put` and `Delete`: per key, `None` where it took effect.
     Written(Vec<Option<Error>>),
-    /// To `Invalidate` and `Ping`.
+    /// To `Invalidate`, `Warm` and `Ping`.
     Done,
     /// To `Registry`: what the answerer knows after taking in what it was sent.
     Registry(&'a [u8]),
@@ -148,6 +153,7 @@ mod op {
     pub(super) const CANCEL: u8 = 8;
     pub(super) const PING: u8 = 9;
     // 10 and 11 are kept for PEEK and HANDOVER.
+    pub(super) const WARM: u8 = 12;
     pub(super) const ONE: u8 = 129;
     pub(super) const MANY: u8 = 130;
     pub(super) const WRITTEN: u8 = 131;
@@ -240,6 +246,7 @@ impl Request<'_> {
             }),
             Self::Delete { keyspace, keys } => frame(out, op::DELETE, id, |out| put_keys(out, keyspace, keys)),
             Self::Invalidate { keyspace, keys } => frame(out, op::INVALIDATE, id, |out| put_keys(out, keyspace, keys)),
+            Self::Warm { keyspace, keys } => frame(out, op::WARM, id, |out| put_keys(out, keyspace, keys)),
             Self::Refresh { keyspace, key, deadline } => frame(out, op::REFRESH, id, |out| {
                 keyspace.encode(out);
                 put_duration(out, *deadline);
@@ -279,6 +286,7 @@ impl<'a> Request<'a> {
             }
             op::DELETE => Self::Delete { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::INVALIDATE => Self::Invalidate { keyspace: input.named()?, keys: input.list(Input::text)? },
+            op::WARM => Self::Warm { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::REFRESH => {
                 let (keyspace, deadline) = (input.named()?, input.duration()?);
                 Self::Refresh { keyspace, key: input.text()?, deadline }

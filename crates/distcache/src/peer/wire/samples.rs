@@ -23,6 +23,7 @@ pub(super) fn requests() -> Vec<Request<'static>> {
         },
         Request::Delete { keyspace: USERS, keys: vec!["a", "b"] },
         Request::Invalidate { keyspace: USERS, keys: vec![] },
+        Request::Warm { keyspace: USERS, keys: vec!["a", "ключ"] },
         Request::Refresh { keyspace: USERS, key: "k", deadline },
         Request::Registry(b"state"),
         Request::Cancel,
