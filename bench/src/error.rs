@@ -22,6 +22,8 @@ pub enum BenchError {
     Tls(#[from] distcache::TlsError),
     #[error(transparent)]
     Secret(#[from] distcache::SecretError),
+    #[error("the picture could not be drawn: {0}")]
+    Picture(String),
     #[error("no certificate could be made: {0}")]
     Certificate(#[from] rcgen::Error),
     /// groupcache does not export its error.

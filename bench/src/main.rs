@@ -1,9 +1,10 @@
 //! distcache side by side with other caches. Every comparison runs all its contestants in turns, in one run.
 //!
-//! In reading order: [`hit`], [`remote`], [`tls`], [`many`], [`ring`] and [`memory`] are the comparisons; [`cluster`] and [`child`] run
+//! In reading order: [`hit`], [`remote`], [`tls`], [`many`], [`ring`], [`memory`], [`stampede`] and [`outage`] are the comparisons; [`cluster`] and [`child`] run
 //! contestants as processes of their own, which [`drive`] and [`systems`] are the inside of; [`bare`], [`workload`],
-//! [`stats`], [`machine`] and [`report`] are what several of them share.
+//! [`arrivals`], [`stats`], [`machine`] and [`report`] are what several of them share.
 
+mod arrivals;
 mod bare;
 mod child;
 mod cluster;
@@ -13,15 +14,18 @@ mod hit;
 mod machine;
 mod many;
 mod memory;
+mod outage;
 mod remote;
 mod report;
 mod ring;
+mod stampede;
 mod stats;
 mod systems;
 mod tls;
 mod workload;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -78,6 +82,14 @@ enum Command {
     Ring,
     /// Memory of a million entries, beside the limit and other stores
     Memory,
+    /// One hot key that expires before a slow source which dies for a while, with and without stale answers
+    Stampede,
+    /// Calls that reach a source which fails, slows and recovers, with and without a guard
+    Outage {
+        /// Draw the calls over time into this SVG file
+        #[arg(long)]
+        picture: Option<PathBuf>,
+    },
     /// A server in a process of its own
     #[command(hide = true)]
     Serve { system: System, cluster: String, name: String, seeds: Vec<SocketAddr> },
@@ -102,15 +114,27 @@ fn main() -> ExitCode {
 
 type Comparison = fn(Settings) -> Result<Vec<Target>, BenchError>;
 
+fn outage_without_picture(settings: Settings) -> Result<Vec<Target>, BenchError> {
+    outage::run(settings, None)
+}
+
 fn run(command: Command, settings: Settings) -> Result<(), BenchError> {
     let comparisons: &[Comparison] = match command {
-        Command::All => &[hit::run, remote::run, tls::run, many::run, ring::run, memory::run],
+        Command::All => {
+            &[hit::run, remote::run, tls::run, many::run, ring::run, memory::run, stampede::run, outage_without_picture]
+        }
         Command::Hit => &[hit::run],
         Command::Remote => &[remote::run],
         Command::Tls => &[tls::run],
         Command::Many => &[many::run],
         Command::Ring => &[ring::run],
         Command::Memory => &[memory::run],
+        Command::Stampede => &[stampede::run],
+        Command::Outage { picture } => {
+            println!("{}", machine::describe());
+            report::print_targets(&outage::run(settings, picture)?, settings.style());
+            return Ok(());
+        }
         Command::Serve { system, cluster, name, seeds } => return systems::serve(system, &cluster, &name, &seeds),
         Command::Drive { system, cluster, servers } => return drive::run(system, &cluster, &servers),
         Command::Fill(fill) => return memory::fill(&fill),
