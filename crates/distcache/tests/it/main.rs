@@ -15,4 +15,5 @@ mod logbook;
 mod many;
 mod reads;
 mod trust;
+mod typed;
 mod writes;
