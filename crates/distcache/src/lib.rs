@@ -102,6 +102,11 @@ pub mod fuzz_support;
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// So does that of the page on expiry.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/expiry.md")]
+struct ExpiryPage;
+
 /// So does that of the page on DNS.
 #[cfg(all(doctest, feature = "dns"))]
 #[doc = include_str!("../../../docs/discovery/dns.md")]
