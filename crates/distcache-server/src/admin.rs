@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::http::{self, ApiError};
 use crate::listener::{HEADERS_MAX, ListenerState};
 
+mod settings;
+
 pub fn router(engine: Engine, listeners: Vec<Arc<ListenerState>>) -> Router {
     let listeners = Router::new().route("/admin/listeners", get(self::listeners)).with_state(listeners.into());
     Router::new()
@@ -110,19 +112,10 @@ fn peer(peer: &Peer) -> Value {
 }
 
 fn keyspace(info: &KeyspaceInfo, stats: &KeyspaceStats) -> Value {
-    let settings = &info.settings;
     json!({
         "name": info.name,
         "generation": info.generation,
-        "settings": {
-            "max_bytes": settings.max_bytes,
-            "ttl_ms": settings.ttl.map(|ttl| ttl.as_millis() as u64),
-            "ttl_jitter": settings.ttl_jitter,
-            "negative_ttl_ms": settings.negative_ttl.map(|ttl| ttl.as_millis() as u64),
-            "load_timeout_ms": settings.load_timeout.as_millis() as u64,
-            "hot_copies": settings.hot_copies,
-            "lease_ms": settings.lease.as_millis() as u64,
-        },
+        "settings": settings::settings(&info.settings),
         "stats": stats,
     })
 }

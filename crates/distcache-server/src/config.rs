@@ -11,6 +11,7 @@ use std::time::Duration;
 mod discovery;
 mod dns;
 mod error;
+mod guard;
 mod keyspace;
 mod kubernetes;
 mod limits;
@@ -26,7 +27,7 @@ mod units;
 pub use discovery::DiscoveryConfig;
 pub use dns::{DnsConfig, DnsRecord};
 pub use error::{ConfigError, Reason};
-pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig};
+pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig, eviction_name};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::{KubernetesConfig, PodPort};
 #[cfg(feature = "nats")]
@@ -85,7 +86,7 @@ impl Config {
 
     pub fn parse(text: &str, dir: PathBuf) -> Result<Self, Reason> {
         let document = Document::parse(text)?;
-        let known = ["node", "cluster", "tls", "discovery", "http", "admin", "limits", "keyspaces"];
+        let known = ["node", "cluster", "tls", "discovery", "http", "admin", "limits", "guards", "keyspaces"];
         let mut root = document.root(&known, &["redis"])?;
         let node = node(&mut root)?;
         let cluster = security::cluster(&mut root, &dir)?;
@@ -94,7 +95,8 @@ impl Config {
         let discovery = discovery::discovery(&mut root)?;
         let (http, answer_bytes_max) = listener::http(&mut root, HTTP, &dir)?;
         let admin = listener::admin(&mut root, ADMIN, &dir)?;
-        let keyspaces = keyspace::keyspaces(&mut root)?;
+        let guards = guard::guards(&mut root)?;
+        let keyspaces = keyspace::keyspaces(&mut root, &guards, &limits)?;
         Ok(Self { node, cluster, tls, limits, discovery, http, answer_bytes_max, admin, keyspaces, dir })
     }
 

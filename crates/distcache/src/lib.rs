@@ -30,14 +30,18 @@
 //! # }
 //! ```
 //!
+//! A value is bytes here. `engine.typed::<User>("users", Json)` is the same keyspace with values of a type of yours, and a
+//! [`TypedSource`] is a source of them.
+//!
 //! The modules in reading order, a get from top to bottom: `engine` (the front door), `keyspace` (the story of a key), `source`
-//! (what a user implements), `flight` (one question per key at a time), `store` (what is held), `expiry` (how long), `ring` and
+//! (what a user implements), `typed` and `codec` (both with values of a type), `flight` (one question per key at a time), `store` (what is held), `expiry` (how long), `ring` and
 //! `placement` (who owns a key, since when), `lease` (who holds copies), `trust` (who is let in), `peer` (between nodes), `cluster` and `discovery` (who
 //! the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares), `net` (sockets and clock).
 #![warn(missing_docs)]
 
 mod builder;
 mod cluster;
+mod codec;
 pub mod discovery;
 mod engine;
 mod error;
@@ -60,11 +64,15 @@ mod spec;
 mod stats;
 mod store;
 mod trust;
+mod typed;
 
 pub use bytes::Bytes;
 
 pub use builder::EngineBuilder;
 pub use cluster::{Event, Events, Peer, PeerState};
+#[cfg(feature = "json")]
+pub use codec::Json;
+pub use codec::{Codec, CodecError, Postcard, Raw};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, IpFamily, Standalone, StaticDiscovery};
 pub use engine::{Engine, KeyspaceInfo, RingInfo, RingMember};
 pub use error::{Error, Overload, PeerFailure, StartError, Unreached};
@@ -78,6 +86,7 @@ pub use stats::KeyspaceStats;
 #[cfg(feature = "tls")]
 pub use trust::TlsError;
 pub use trust::{ClusterSecret, Refusal, SecretError, Tls};
+pub use typed::{Typed, TypedEntry, TypedFetched, TypedKeyspace, TypedSource};
 
 /// Private parts, for the benchmarks of this repository. No part of the API.
 #[cfg(feature = "bench-internals")]
@@ -94,6 +103,11 @@ pub mod fuzz_support;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So does that of the page on expiry.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/expiry.md")]
+struct ExpiryPage;
 
 /// So does that of the page on DNS.
 #[cfg(all(doctest, feature = "dns"))]

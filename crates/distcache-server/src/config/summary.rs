@@ -9,6 +9,8 @@ use super::{Config, DiscoveryConfig, DnsConfig, DnsRecord, KeyspaceConfig, Quest
 use crate::listener::ListenerConfig;
 use crate::table::bytes;
 
+mod keyspace;
+
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let node =
@@ -35,7 +37,11 @@ impl fmt::Display for Config {
         if self.keyspaces.is_empty() {
             writeln!(f, "no keyspace: there is nothing to read")?;
         }
-        self.keyspaces.iter().try_for_each(|keyspace| writeln!(f, "{keyspace}"))
+        for keyspace in &self.keyspaces {
+            writeln!(f, "{keyspace}")?;
+            keyspace::rules(keyspace).iter().try_for_each(|rule| writeln!(f, "  {rule}"))?;
+        }
+        Ok(())
     }
 }
 

@@ -17,4 +17,5 @@ mod many;
 mod reads;
 mod stale;
 mod trust;
+mod typed;
 mod writes;
