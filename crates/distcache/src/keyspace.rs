@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -26,7 +26,7 @@ use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::source::DynDataSource;
 use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
-use crate::stats::{Count, Counters, KeyspaceStats};
+use crate::stats::{Count, Counters, KeyspaceStats, Latencies, Took};
 use crate::store::{Holding, Now, Record, Store, Validity};
 
 mod batch;
@@ -142,6 +142,11 @@ impl Keyspace {
     /// Counts and sizes of this keyspace on this node.
     pub fn stats(&self) -> KeyspaceStats {
         self.core.stats()
+    }
+
+    /// How long things took in this keyspace on this node.
+    pub fn latencies(&self) -> Latencies {
+        self.core.latencies()
     }
 }
 
@@ -271,6 +276,10 @@ impl Core {
         let mut stats = self.counters.read();
         self.store.fill_in(&mut stats);
         stats
+    }
+
+    pub(crate) fn latencies(&self) -> Latencies {
+        self.counters.latencies()
     }
 
     /// Frees what no longer counts: expired, cleared, moved to other owners.
@@ -408,11 +417,13 @@ impl Core {
     async fn ask_within(self: &Arc<Self>, key: &str, options: GetOptions) -> Result<Entry, Error> {
         self.check(key)?;
         self.counters.one(Count::Misses);
-        let limit = self.limit_of(options);
-        match tokio::time::timeout(limit, self.ask(self.hash(key), key)).await {
+        let (limit, asked) = (self.limit_of(options), Instant::now());
+        let outcome = match tokio::time::timeout(limit, self.ask(self.hash(key), key)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::Timeout { limit }),
-        }
+        };
+        self.counters.took(Took::GetMiss, asked.elapsed());
+        outcome
     }
 
     /// How long this caller waits.

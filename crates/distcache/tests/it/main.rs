@@ -11,6 +11,7 @@ mod failures;
 mod flights;
 mod harness;
 mod keyspaces;
+mod latencies;
 mod logbook;
 mod many;
 mod reads;
