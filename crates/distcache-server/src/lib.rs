@@ -1,7 +1,7 @@
 //! All of the `distcache` binary, and no API: a node from a configuration file, commands that talk to nodes, and a demonstration.
 //!
 //! In reading order: `config` (the file) → `serve` (the life of a node) → `discovery` and `security` (who the others are, and
-//! whom they trust) → `sources` → `listener` (ports and their limits) → `http` (data) → `admin` and `health`; then `call` (the
+//! whom they trust) → `sources` → `listener` (ports and their limits) → `http` (data) → `admin`, `health` and `metrics`; then `call` (the
 //! client side of HTTP) → `client` (commands); then `secret`, `certs` and `demo`. This file only picks the command and turns its
 //! end into an exit code. A library so that fuzz targets reach what a stranger may send.
 
@@ -28,6 +28,7 @@ mod discovery;
 mod health;
 mod http;
 mod listener;
+mod metrics;
 mod open_files;
 mod secret;
 mod security;

@@ -17,6 +17,7 @@ use crate::config::{Config, ConfigError, NodeConfig, Overrides};
 use crate::discovery::{self, NotBuiltIn};
 use crate::health::Health;
 use crate::listener::{ListenError, Listener, ListenerState};
+use crate::metrics::Metrics;
 use crate::security::{self, SecurityProblem};
 use crate::signals::Signals;
 use crate::sources::{self, SourceProblem};
@@ -76,6 +77,7 @@ pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
 struct Node {
     engine: Engine,
     health: Health,
+    metrics: Metrics,
     http: Arc<ListenerState>,
     admin: Arc<ListenerState>,
     tasks: TaskTracker,
@@ -99,9 +101,11 @@ impl Node {
         let engine = builder.start().await?;
         let health = Health::of(engine.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let node = Self { engine, health, http: http.state(), admin: admin.state(), tasks, stop };
+        let listeners = vec![http.state(), admin.state()];
+        let metrics = Metrics::of(engine.clone(), listeners.clone());
+        let node = Self { engine, health, metrics, http: http.state(), admin: admin.state(), tasks, stop };
         let data = http::router(node.engine.clone(), &limits, config.answer_bytes_max);
-        let seen = admin::router(node.engine.clone(), vec![node.http.clone(), node.admin.clone()]);
+        let seen = admin::router(node.engine.clone(), listeners).merge(node.metrics.router());
         http.serve(data.merge(node.health.router()), &node.stop, &node.tasks);
         admin.serve(seen.merge(node.health.router()), &node.stop, &node.tasks);
         if let Some(file) = config.cluster.secret_file.clone().filter(|_| !config.is_standalone()) {

@@ -26,7 +26,7 @@ use crate::peer::server::Server;
 use crate::peer::wire::{Request, Response};
 use crate::ring::{NodeId, SLOTS};
 use crate::spec::{KeyspaceSettings, KeyspaceSpec, PutOptions};
-use crate::stats::KeyspaceStats;
+use crate::stats::{KeyspaceStats, Latencies};
 use crate::trust::handshake::{Hello, Topic};
 use crate::trust::{ClusterSecret, Gate, KeyRing, Refusal, Refusals};
 
@@ -312,6 +312,11 @@ impl Engine {
     /// Counts and sizes of every keyspace on this node, sorted by name.
     pub fn stats(&self) -> Vec<(String, KeyspaceStats)> {
         self.keyspaces.all().into_iter().map(|core| (core.name.clone(), core.stats())).collect()
+    }
+
+    /// How long things took in every keyspace on this node, sorted by name.
+    pub fn latencies(&self) -> Vec<(String, Latencies)> {
+        self.keyspaces.all().into_iter().map(|core| (core.name.clone(), core.latencies())).collect()
     }
 
     /// What changes in the cluster from now on, after a `Joined` for every node that is there already.

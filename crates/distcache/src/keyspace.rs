@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::source::DynDataSource;
 use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
-use crate::stats::{Count, Counters, KeyspaceStats, sampling};
+use crate::stats::{Count, Counters, KeyspaceStats, Latencies, Took, sampling};
 use crate::store::{Holding, Look, Now, Record, Store, Validity};
 
 mod batch;
@@ -154,6 +154,11 @@ impl Keyspace {
     /// Counts and sizes of this keyspace on this node.
     pub fn stats(&self) -> KeyspaceStats {
         self.core.stats()
+    }
+
+    /// How long things took in this keyspace on this node.
+    pub fn latencies(&self) -> Latencies {
+        self.core.latencies()
     }
 }
 
@@ -313,6 +318,10 @@ impl Core {
         stats
     }
 
+    pub(crate) fn latencies(&self) -> Latencies {
+        self.counters.latencies()
+    }
+
     /// Frees what no longer counts: expired, cleared, moved to other owners.
     pub(crate) async fn sweep(&self) {
         let now = Now::At(self.node.clock.now());
@@ -415,10 +424,12 @@ impl Core {
         Some(record.into_value())
     }
 
-    /// A hit that stands for many: its key is noted as read.
+    /// A hit that stands for many: its key is noted as read, and how long it took.
     #[cold]
     fn sampled_hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
+        let began = Instant::now();
         let value = self.unsampled_hit(key)?;
+        self.counters.sampled_hit(began.elapsed());
         self.note_reads(self.hash(key), key, sampling::MEAN_INTERVAL);
         Some(value)
     }
@@ -504,12 +515,14 @@ impl Core {
     async fn ask_within(self: &Arc<Self>, key: &str, options: GetOptions) -> Result<Entry, Error> {
         self.check(key)?;
         self.counters.one(Count::Misses);
-        let (hash, limit) = (self.hash(key), self.limit_of(options));
+        let (hash, limit, asked) = (self.hash(key), self.limit_of(options), Instant::now());
         self.note_reads(hash, key, 1);
-        match tokio::time::timeout(limit, self.ask(hash, key)).await {
+        let outcome = match tokio::time::timeout(limit, self.ask(hash, key)).await {
             Ok(outcome) => outcome,
             Err(_) => self.spare_or(hash, key, Error::Timeout { limit }),
-        }
+        };
+        self.counters.took(Took::GetMiss, asked.elapsed());
+        outcome
     }
 
     /// How long this caller waits.

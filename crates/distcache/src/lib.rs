@@ -82,7 +82,7 @@ pub use keyspace::Keyspace;
 pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};
 pub use spec::{Entry, Eviction, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
-pub use stats::KeyspaceStats;
+pub use stats::{KeyspaceStats, Latencies, LatencyBucket, LatencyHistogram};
 #[cfg(feature = "tls")]
 pub use trust::TlsError;
 pub use trust::{ClusterSecret, Refusal, SecretError, Tls};

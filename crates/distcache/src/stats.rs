@@ -1,12 +1,18 @@
 //! What a node counts, and what it says about it.
 //!
-//! Only numbers; decides nothing. The invariant: counting a hit takes no lock and shares no cache line between threads that
-//! count at the same time.
+//! Only numbers; decides nothing: counts here, durations in [`histogram`]. The invariant: counting a hit takes no lock and shares
+//! no cache line between threads that count at the same time.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::guard::CircuitState;
+
+mod histogram;
+
+use histogram::Recorder;
+pub use histogram::{LatencyBucket, LatencyHistogram};
 
 /// Each count once: the field that shows it and the name it is counted under.
 macro_rules! counts {
@@ -136,24 +142,95 @@ impl KeyspaceStats {
     }
 }
 
+/// How long things took since the node started, of one keyspace on this node; failures count like successes.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Latencies {
+    /// Calls of the source, a batch counted once, without the wait for a place among those that run.
+    pub load: LatencyHistogram,
+    /// Requests to owners, a batch counted once, from the asking until the answer or the failure.
+    pub fetch: LatencyHistogram,
+    /// Calls of `get`, `get_entry` and `get_many` that had to ask, up to their answer; calls that were given up are left out.
+    pub get_miss: LatencyHistogram,
+    /// Calls of `put`, `put_with` and `put_many`, up to the owner's word that all is stored.
+    pub put: LatencyHistogram,
+    /// Calls answered from here, a sample of them: its count is not their number.
+    pub hit: LatencyHistogram,
+}
+
+/// What takes time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Took {
+    Load,
+    Fetch,
+    GetMiss,
+    Put,
+}
+
+struct Recorders {
+    load: Recorder,
+    fetch: Recorder,
+    get_miss: Recorder,
+    put: Recorder,
+    hit: Recorder,
+}
+
 /// Threads beyond this number share the last shard.
 const SHARDS: usize = 64;
 
 #[repr(align(128))]
 struct Shard([AtomicU64; COUNTS]);
 
-/// The counters of one keyspace, a set per thread (up to a number), summed when read.
-pub(crate) struct Counters(Box<[Shard]>);
+/// The counters of one keyspace, a set per thread (up to a number), summed when read; and how long things took, in one set,
+/// since whatever is timed takes long beside the recording.
+pub(crate) struct Counters {
+    shards: Box<[Shard]>,
+    latencies: Recorders,
+}
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect())
+        let shards = (0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect();
+        let latencies = Recorders {
+            load: Recorder::new(),
+            fetch: Recorder::new(),
+            get_miss: Recorder::new(),
+            put: Recorder::new(),
+            hit: Recorder::new(),
+        };
+        Self { shards, latencies }
+    }
+
+    pub(crate) fn took(&self, what: Took, took: Duration) {
+        let recorder = match what {
+            Took::Load => &self.latencies.load,
+            Took::Fetch => &self.latencies.fetch,
+            Took::GetMiss => &self.latencies.get_miss,
+            Took::Put => &self.latencies.put,
+        };
+        recorder.record(took);
+    }
+
+    /// A hit that was timed. All threads write to one place, so no more than one hit in some hundreds may be.
+    pub(crate) fn sampled_hit(&self, took: Duration) {
+        self.latencies.hit.record(took);
+    }
+
+    pub(crate) fn latencies(&self) -> Latencies {
+        let all = &self.latencies;
+        Latencies {
+            load: all.load.read(),
+            fetch: all.fetch.read(),
+            get_miss: all.get_miss.read(),
+            put: all.put.read(),
+            hit: all.hit.read(),
+        }
     }
 
     #[inline]
     pub(crate) fn add(&self, count: Count, n: u64) {
         let shard = shard_of_this_thread();
-        let counter = &self.0[shard].0[count as usize];
+        let counter = &self.shards[shard].0[count as usize];
         if shard == SHARDS - 1 {
             counter.fetch_add(n, Relaxed);
         } else {
@@ -168,7 +245,7 @@ impl Counters {
     }
 
     fn sum(&self, count: Count) -> u64 {
-        self.0.iter().map(|shard| shard.0[count as usize].load(Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.0[count as usize].load(Relaxed)).sum()
     }
 }
 
@@ -230,5 +307,14 @@ mod tests {
         assert_eq!(stats.hits_owned, 1_000 * SHARDS as u64 * 2);
         assert_eq!(stats.evicted_moved, 7);
         assert_eq!(stats.reads(), stats.hits_owned);
+    }
+
+    #[test]
+    fn a_hit_of_200_ns_is_told_as_about_200_ns() {
+        let counters = Counters::new();
+        counters.sampled_hit(Duration::from_nanos(200));
+        let told = counters.latencies().hit.quantile(0.5).unwrap();
+        assert!((200..=212).contains(&told.as_nanos()), "{told:?}");
+        assert_eq!(counters.latencies().get_miss.count(), 0);
     }
 }

@@ -58,6 +58,10 @@ impl ApiError {
         }
     }
 
+    pub fn internal(message: &'static str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
     pub fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "no_such_route", "there is nothing here; values are at /v1/{keyspace}/{key}")
     }

@@ -18,6 +18,7 @@ mod http;
 mod https;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod node;
 mod secret;
 #[cfg(feature = "certs")]

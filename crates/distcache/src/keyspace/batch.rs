@@ -17,7 +17,7 @@ use crate::peer::link::Link;
 use crate::peer::wire::{GetMany, Request, Response};
 use crate::ring::NodeId;
 use crate::spec::{Entry, GetOptions};
-use crate::stats::Count;
+use crate::stats::{Count, Took};
 
 /// Bytes that a key takes in a request beside its text.
 const KEY_FRAME_BYTES: usize = 8;
@@ -89,7 +89,9 @@ impl Core {
         }
         if !missed.is_empty() {
             self.counters.add(Count::Misses, missed.len() as u64);
-            self.ask_many(missed, Instant::now() + limit, &mut answers).await;
+            let asked = Instant::now();
+            self.ask_many(missed, asked + limit, &mut answers).await;
+            self.counters.took(Took::GetMiss, asked.elapsed());
         }
         Ok(keys.iter().map(|key| answers[key].clone()).collect())
     }
@@ -258,8 +260,9 @@ impl Core {
             keys: keys.iter().map(String::as_str).zip(copies).collect(),
             deadline: self.fetch_deadline(),
         };
-        let (core, from) = (self.clone(), link.clone());
+        let (core, from, asked) = (self.clone(), link.clone(), Instant::now());
         let on_answer = Box::new(move |answer: Result<Response<'_>, PeerFailure>| {
+            core.counters.took(Took::Fetch, asked.elapsed());
             core.land_fetches(tickets, begun, &from, answer);
         });
         link.ask(&Request::GetMany { get }, on_answer);

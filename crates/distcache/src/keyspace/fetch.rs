@@ -5,7 +5,7 @@
 //! invalidated the key in between.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -16,7 +16,7 @@ use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::peer::link::Link;
 use crate::peer::wire::{Answer, Get, Named, Request, Response, Value};
 use crate::spec::{Entry, Origin};
-use crate::stats::Count;
+use crate::stats::{Count, Took};
 use crate::store::{Holding, Record};
 
 impl Core {
@@ -43,8 +43,9 @@ impl Core {
             deadline: self.fetch_deadline(),
         };
         self.counters.one(Count::Fetches);
-        let (core, from) = (self.clone(), link.clone());
+        let (core, from, asked) = (self.clone(), link.clone(), Instant::now());
         let on_answer = Box::new(move |answer: Result<Response<'_>, PeerFailure>| {
+            core.counters.took(Took::Fetch, asked.elapsed());
             let answer = match answer {
                 Ok(Response::One(answer)) => Ok(answer),
                 Ok(Response::Refused(error)) => Err(error),

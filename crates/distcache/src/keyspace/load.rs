@@ -17,7 +17,7 @@ use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::net;
 use crate::source::{Fetched, SourceError};
 use crate::spec::{Entry, Origin};
-use crate::stats::Count;
+use crate::stats::{Count, Took};
 use crate::store::{Holding, Look, Record};
 
 /// For whom a load is made, and so what becomes of its value.
@@ -126,6 +126,7 @@ impl Core {
             let started = Instant::now();
             let answers = ask_source(&definition, &keys).await;
             self.counters.add(Count::LoadMicros, started.elapsed().as_micros() as u64);
+            self.counters.took(Took::Load, started.elapsed());
             answers
         };
         for (ticket, answer) in tickets.into_iter().zip(answers) {

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -25,7 +25,7 @@ use crate::node::INVALIDATION_WAIT;
 use crate::peer::link::Link;
 use crate::peer::wire::{PutEntry, Request, Response};
 use crate::spec::{Entry, PutOptions};
-use crate::stats::Count;
+use crate::stats::{Count, Took};
 use crate::store::{Holding, Record};
 
 /// Bytes that an entry takes in a request beside key and value, an upper bound.
@@ -59,8 +59,10 @@ impl Core {
     pub(super) async fn put(self: &Arc<Self>, key: &str, value: Bytes, options: PutOptions) -> Result<(), Error> {
         self.check(key)?;
         self.check_value(value.len())?;
-        let change = Change::Put { value: &value, ttl: options.ttl };
-        self.write_one(Write { hash: self.hash(key), key, change }).await
+        let (change, began) = (Change::Put { value: &value, ttl: options.ttl }, Instant::now());
+        let outcome = self.write_one(Write { hash: self.hash(key), key, change }).await;
+        self.counters.took(Took::Put, began.elapsed());
+        outcome
     }
 
     pub(super) async fn delete(self: &Arc<Self>, key: &str) -> Result<(), Error> {
@@ -82,7 +84,10 @@ impl Core {
             key,
             change: Change::Put { value, ttl: None },
         });
-        self.write_many(writes.collect()).await
+        let began = Instant::now();
+        let outcome = self.write_many(writes.collect()).await;
+        self.counters.took(Took::Put, began.elapsed());
+        outcome
     }
 
     pub(super) async fn delete_many(self: &Arc<Self>, keys: &[&str]) -> Result<(), Error> {

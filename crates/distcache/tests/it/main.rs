@@ -12,6 +12,7 @@ mod flights;
 mod harness;
 mod hot;
 mod keyspaces;
+mod latencies;
 mod logbook;
 mod many;
 mod reads;
