@@ -229,6 +229,7 @@ impl Core {
     /// Replaces source and rules; what is stored stays as far as it fits, loads under way finish.
     pub(crate) fn redefine(&self, spec: KeyspaceSpec) {
         self.store.resize(&spec.settings, self.node.clustered);
+        self.node.sweep.notify_one();
         self.definition.store(Arc::new(Definition::of(spec)));
     }
 
@@ -237,6 +238,7 @@ impl Core {
         let now = self.definition.load();
         if now.settings != *settings {
             self.store.resize(settings, self.node.clustered);
+            self.node.sweep.notify_one();
             let (source, expires_at) = (now.source.clone(), now.expires_at.clone());
             self.definition.store(Arc::new(Definition { settings: settings.clone(), source, expires_at }));
         }

@@ -82,6 +82,7 @@ pub use trust::{ClusterSecret, Refusal, SecretError, Tls};
 #[doc(hidden)]
 pub mod bench_support {
     pub use crate::ring::{Member, Move, NodeId, Ring, SLOTS, Slot, ViewId};
+    pub use crate::store::probe::StoreProbe;
 }
 
 #[cfg(feature = "fuzz-internals")]
