@@ -272,6 +272,7 @@ impl Core {
     fn redefined_as(self: &Arc<Self>, next: Definition) {
         let rules = next.rules;
         self.store.resize(&next.settings, self.node.clustered);
+        self.node.sweep.notify_one();
         if self.definition.swap(Arc::new(next)).rules != rules {
             let core = self.clone();
             self.node.spawn(async move { core.adopt_rules(rules).await });

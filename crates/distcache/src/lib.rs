@@ -93,6 +93,7 @@ pub use typed::{Typed, TypedEntry, TypedFetched, TypedKeyspace, TypedSource};
 #[doc(hidden)]
 pub mod bench_support {
     pub use crate::ring::{Member, Move, NodeId, Ring, SLOTS, Slot, ViewId};
+    pub use crate::store::probe::StoreProbe;
 }
 
 #[cfg(feature = "fuzz-internals")]

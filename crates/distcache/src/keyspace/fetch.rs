@@ -125,7 +125,7 @@ impl Core {
         }
         let hash = ticket.hash();
         let record = self.hot_record(ticket.key(), begun, value);
-        let bytes = record.clone().into_value().unwrap_or_default();
+        let bytes = record.clone().value().unwrap_or_default();
         ticket.land(|attached| {
             if attached {
                 self.keep_copy(hash, record, begun);

@@ -201,7 +201,7 @@ impl Core {
         }
         let definition = self.definition.load();
         let mut record = Record::new(key, Some(value));
-        let bytes = record.clone().into_value().unwrap_or_default();
+        let bytes = record.clone().value().unwrap_or_default();
         let rule = definition.expires_at.as_ref();
         let lifetime = expiry::lifetime(&definition.settings, rule, key, &bytes, ttl, net::chance());
         let now = self.node.clock.now();
