@@ -28,7 +28,7 @@ use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::source::DynDataSource;
 use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
-use crate::stats::{Count, Counters, KeyspaceStats, Latencies, Took, sampling};
+use crate::stats::{Count, Counters, HITS_PER_SAMPLE, KeyspaceStats, Latencies, Took};
 use crate::store::{Holding, Look, Now, Record, Store, Validity};
 
 mod batch;
@@ -388,58 +388,44 @@ impl Core {
     fn lookup(self: &Arc<Self>, key: &str) -> Option<(Record, Holding)> {
         let hash = self.hash(key);
         let (record, holding) = self.held(hash, key)?;
-        self.count_hit_of(&record, holding);
-        self.sample(hash, key);
+        self.count_hit_of(hash, key, &record, holding);
         Some((record, holding))
     }
 
     /// The value alone: what most readers want, and all that a hit should cost. `None` inside: there is no such key.
     #[inline]
     fn hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
-        if sampling::is_due() { self.sampled_hit(key) } else { self.unsampled_hit(key) }
-    }
-
-    #[inline]
-    fn unsampled_hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
         let hash = self.hash(key);
         let (holding, validity) = self.standing(hash);
-        let value = match self.store.get_value(holding, hash, key, validity) {
-            Look::Hit(value) => value,
-            Look::Miss => return None,
-            Look::Due(record) => return self.hit_that_is_due(hash, key, holding, record),
+        let Some(value) = self.store.get_value(holding, hash, key, validity) else {
+            return self.hit_that_is_due(hash, key);
         };
-        self.count_hit(value.is_none(), holding);
+        if self.count_hit(value.is_none(), holding) {
+            self.note_hit(hash, key);
+        }
         Some(value)
     }
 
+    /// Looks again: most likely there is nothing, but it may be that something is of an age to decide about.
     #[cold]
-    fn hit_that_is_due(
-        self: &Arc<Self>,
-        hash: u64,
-        key: &str,
-        holding: Holding,
-        record: Record,
-    ) -> Option<Option<Bytes>> {
-        let record = self.judge(hash, key, holding, record)?;
-        self.count_hit_of(&record, holding);
+    fn hit_that_is_due(self: &Arc<Self>, hash: u64, key: &str) -> Option<Option<Bytes>> {
+        let (record, holding) = self.held(hash, key)?;
+        self.count_hit_of(hash, key, &record, holding);
         Some(record.into_value())
     }
 
-    /// A hit that stands for many: its key is noted as read, and how long it took.
+    /// Notes a hit that stands for many: its key, and how long it takes. That is measured by looking once more, so that the hits
+    /// that are not sampled read no clock for those that are.
     #[cold]
-    fn sampled_hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
+    fn note_hit(&self, hash: u64, key: &str) {
+        self.note_reads(hash, key, HITS_PER_SAMPLE);
         let began = Instant::now();
-        let value = self.unsampled_hit(key)?;
-        self.counters.sampled_hit(began.elapsed());
-        self.note_reads(self.hash(key), key, sampling::MEAN_INTERVAL);
-        Some(value)
-    }
-
-    /// Notes the key of one read in many.
-    #[inline]
-    fn sample(&self, hash: u64, key: &str) {
-        if sampling::is_due() {
-            self.note_reads(hash, key, sampling::MEAN_INTERVAL);
+        let again = self.hash(key);
+        let (holding, validity) = self.standing(again);
+        let found = self.store.get(holding, again, key, validity);
+        if let Look::Hit(record) = std::hint::black_box(found) {
+            self.counters.sampled_hit(began.elapsed());
+            drop(record);
         }
     }
 
@@ -448,21 +434,23 @@ impl Core {
         self.hot_keys.note(hash, key, reads, self.node.clock.now(), net::chance());
     }
 
-    fn count_hit_of(&self, record: &Record, holding: Holding) {
+    fn count_hit_of(&self, hash: u64, key: &str, record: &Record, holding: Holding) {
         if record.times.expires_at <= self.node.clock.now() {
             self.counters.one(Count::HitsStale);
-        } else {
-            self.count_hit(record.is_negative(), holding);
+            self.note_reads(hash, key, 1);
+        } else if self.count_hit(record.is_negative(), holding) {
+            self.note_hit(hash, key);
         }
     }
 
+    /// Whether this hit is one of the few that are looked at more closely.
     #[inline]
-    fn count_hit(&self, is_negative: bool, holding: Holding) {
-        self.counters.one(match holding {
+    fn count_hit(&self, is_negative: bool, holding: Holding) -> bool {
+        self.counters.hit(match holding {
             _ if is_negative => Count::HitsNegative,
             Holding::Owned => Count::HitsOwned,
             Holding::Hot => Count::HitsHot,
-        });
+        })
     }
 
     #[inline]

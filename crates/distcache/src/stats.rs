@@ -179,7 +179,14 @@ struct Recorders {
 const SHARDS: usize = 64;
 
 #[repr(align(128))]
-struct Shard([AtomicU64; COUNTS]);
+struct Shard {
+    counts: [AtomicU64; COUNTS],
+    /// At which count the next one is looked at more closely.
+    samples: [AtomicU64; COUNTS],
+}
+
+/// About one hit in so many is looked at more closely, at random, so that no rhythm of the callers hides a key.
+pub(crate) const HITS_PER_SAMPLE: u32 = 256;
 
 /// The counters of one keyspace, a set per thread (up to a number), summed when read; and how long things took, in one set,
 /// since whatever is timed takes long beside the recording.
@@ -190,7 +197,7 @@ pub(crate) struct Counters {
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        let shards = (0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect();
+        let shards = (0..SHARDS).map(|_| Shard::new()).collect();
         let latencies = Recorders {
             load: Recorder::new(),
             fetch: Recorder::new(),
@@ -230,7 +237,7 @@ impl Counters {
     #[inline]
     pub(crate) fn add(&self, count: Count, n: u64) {
         let shard = shard_of_this_thread();
-        let counter = &self.shards[shard].0[count as usize];
+        let counter = &self.shards[shard].counts[count as usize];
         if shard == SHARDS - 1 {
             counter.fetch_add(n, Relaxed);
         } else {
@@ -239,41 +246,42 @@ impl Counters {
         }
     }
 
+    /// Counts a hit. Whether it is one of the few that are looked at more closely.
+    #[inline]
+    pub(crate) fn hit(&self, count: Count) -> bool {
+        let number = shard_of_this_thread();
+        let shard = &self.shards[number];
+        if number == SHARDS - 1 {
+            let counted = shard.counts[count as usize].fetch_add(1, Relaxed) + 1;
+            return counted.is_multiple_of(u64::from(HITS_PER_SAMPLE));
+        }
+        let counter = &shard.counts[count as usize];
+        let counted = counter.load(Relaxed).wrapping_add(1);
+        counter.store(counted, Relaxed);
+        counted >= shard.samples[count as usize].load(Relaxed) && shard.is_sample(count, counted)
+    }
+
     #[inline]
     pub(crate) fn one(&self, count: Count) {
         self.add(count, 1);
     }
 
     fn sum(&self, count: Count) -> u64 {
-        self.shards.iter().map(|shard| shard.0[count as usize].load(Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.counts[count as usize].load(Relaxed)).sum()
     }
 }
 
-/// Which reads are looked at more closely than others: about one in [`MEAN_INTERVAL`](sampling::MEAN_INTERVAL), at random, so that
-/// no rhythm of the callers hides a key.
-pub(crate) mod sampling {
-    use std::cell::Cell;
-
-    /// Reads that one stands for.
-    pub(crate) const MEAN_INTERVAL: u32 = 256;
-
-    thread_local!(static LEFT: Cell<u32> = const { Cell::new(0) });
-
-    /// Whether this read is one of them.
-    #[inline]
-    pub(crate) fn is_due() -> bool {
-        LEFT.with(|left| match left.get().checked_sub(1) {
-            Some(rest) => {
-                left.set(rest);
-                false
-            }
-            None => begin_again(left),
-        })
+impl Shard {
+    fn new() -> Self {
+        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self { counts: zeros(), samples: zeros() }
     }
 
+    /// Settles when the next sample is due.
     #[cold]
-    fn begin_again(left: &Cell<u32>) -> bool {
-        left.set((crate::net::chance() * (2 * MEAN_INTERVAL - 1) as f32) as u32);
+    fn is_sample(&self, count: Count, counted: u64) -> bool {
+        let pause = 1 + (crate::net::chance() * (2 * HITS_PER_SAMPLE - 1) as f32) as u64;
+        self.samples[count as usize].store(counted + pause, Relaxed);
         true
     }
 }

@@ -86,18 +86,18 @@ pub(crate) struct Store {
 }
 
 /// What a look at the store brought.
-pub(crate) enum Look<T> {
+pub(crate) enum Look {
     /// Fresh, and nothing else to do.
-    Hit(T),
+    Hit(Record),
     /// There, but at an age at which its keyspace has something to decide.
     Due(Record),
     Miss,
 }
 
 #[cfg(test)]
-impl<T> Look<T> {
-    fn hit(self) -> Option<T> {
-        if let Self::Hit(taken) = self { Some(taken) } else { None }
+impl Look {
+    fn hit(self) -> Option<Record> {
+        if let Self::Hit(record) = self { Some(record) } else { None }
     }
 }
 
@@ -160,15 +160,24 @@ impl Store {
         }
     }
 
-    /// The record under this key, if it counts. One that does not is dropped on the way.
+    /// The record under this key, as far as it counts. One that has ended is dropped on the way.
     #[inline]
-    pub(crate) fn get(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Look<Record> {
-        self.read(holding, hash, key, validity, Record::clone)
+    pub(crate) fn get(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Look {
+        match self.read(holding, hash, key, validity, Record::clone) {
+            Some(record) => Look::Hit(record),
+            None => self.other_than_a_hit(holding, hash, key, validity),
+        }
     }
 
-    /// [`get`](Self::get) for who wants nothing but the value.
+    /// The value alone, where there is nothing to decide about it: else [`get`](Self::get) says more.
     #[inline]
-    pub(crate) fn get_value(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Look<Option<Bytes>> {
+    pub(crate) fn get_value(
+        &self,
+        holding: Holding,
+        hash: u64,
+        key: &str,
+        validity: Validity,
+    ) -> Option<Option<Bytes>> {
         self.read(holding, hash, key, validity, Record::value)
     }
 
@@ -180,31 +189,24 @@ impl Store {
         key: &str,
         validity: Validity,
         take: impl FnOnce(&Record) -> T,
-    ) -> Look<T> {
-        let (shelf, mut is_there) = (self.shelf(holding), false);
+    ) -> Option<T> {
+        let shelf = self.shelf(holding);
         // Each closure is called in one place, so each is compiled into it.
-        let found = if shelf.reads_reorder() {
+        if shelf.reads_reorder() {
             shelf.get_reordering(hash, |record| {
-                is_there = true;
                 let counts = validity.admits(record) && record.key() == key.as_bytes();
                 if counts { Some(take(record)) } else { None }
             })
         } else {
             shelf.get_shared(hash, |record| {
-                is_there = true;
                 let counts = validity.admits(record) && record.key() == key.as_bytes();
                 if counts { Some(take(record)) } else { None }
             })
-        };
-        match found {
-            Some(taken) => Look::Hit(taken),
-            None if is_there => self.other_than_a_hit(holding, hash, key, validity),
-            None => Look::Miss,
         }
     }
 
     #[cold]
-    fn other_than_a_hit<T>(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Look<T> {
+    fn other_than_a_hit(&self, holding: Holding, hash: u64, key: &str, validity: Validity) -> Look {
         let idle_ttl = self.idle_ttl(holding);
         let due = self.shelf(holding).peek(hash, |record| {
             let has_ended = validity.has_ended(record, idle_ttl);
@@ -212,13 +214,11 @@ impl Store {
             (has_ended, is_it.then(|| record.clone()))
         });
         match due {
-            Some((_, Some(record))) => Look::Due(record),
-            Some((true, None)) => {
-                self.drop_ended(holding, hash, validity);
-                Look::Miss
-            }
-            _ => Look::Miss,
+            Some((_, Some(record))) => return Look::Due(record),
+            Some((true, None)) => self.drop_ended(holding, hash, validity),
+            _ => {}
         }
+        Look::Miss
     }
 
     fn drop_ended(&self, holding: Holding, hash: u64, validity: Validity) {

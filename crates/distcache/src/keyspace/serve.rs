@@ -14,7 +14,7 @@ use crate::net::Moment;
 use crate::peer::wire::{Answer, Get, GetMany, PutEntry, Value};
 use crate::ring::NodeId;
 use crate::spec::Origin;
-use crate::stats::Count;
+use crate::stats::{Count, HITS_PER_SAMPLE};
 use crate::store::{Holding, Record};
 
 /// An answer that keeps no copy may still be on its way this long.
@@ -71,8 +71,9 @@ impl Core {
         let Some((record, Holding::Owned)) = self.held(hash, get.key) else {
             return false;
         };
-        self.sample(hash, get.key);
-        self.counters.one(Count::Served);
+        if self.counters.hit(Count::Served) {
+            self.note_reads(hash, get.key, HITS_PER_SAMPLE);
+        }
         serve_record(record, now, lease, answer);
         true
     }

@@ -41,7 +41,7 @@ fn put(store: &Store, n: u64, value: &[u8]) {
 }
 
 fn get(store: &Store, n: u64) -> Option<Bytes> {
-    store.get_value(Holding::Owned, hash(n), &n.to_string(), ALWAYS).hit().flatten()
+    store.get_value(Holding::Owned, hash(n), &n.to_string(), ALWAYS).flatten()
 }
 
 fn remove(store: &Store, n: u64) -> bool {

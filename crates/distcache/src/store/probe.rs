@@ -5,7 +5,7 @@ use std::sync::Arc;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::policy::overhead_bytes;
-use super::{GHOST_PART, Holding, Look, Now, Record, Store, Validity};
+use super::{GHOST_PART, Holding, Now, Record, Store, Validity};
 use crate::net::Moment;
 use crate::spec::{Eviction, KeyspaceSettings};
 use crate::stats::Counters;
@@ -33,7 +33,7 @@ impl StoreProbe {
         let key = format!("{key:0KEY_BYTES$x}");
         let hash = xxh3_64(key.as_bytes());
         let validity = Validity { now: Now::At(Moment(0)), epoch: 0, slot_since: 0 };
-        let is_hit = matches!(self.store.get_value(Holding::Owned, hash, &key, validity), Look::Hit(_));
+        let is_hit = self.store.get_value(Holding::Owned, hash, &key, validity).is_some();
         if !is_hit {
             let stored = self.store.insert(Holding::Owned, hash, Record::new(&key, Some(&VALUE)));
             debug_assert!(stored.is_ok());

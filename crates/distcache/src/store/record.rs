@@ -18,9 +18,9 @@ pub(crate) struct Record {
     pub(super) data: Bytes,
     pub(crate) version: u64,
     pub(crate) times: Times,
-    key_len: u16,
+    pub(super) key_len: u16,
     /// Bytes of the source's validator, which stands between key and value; [`NEGATIVE`] of a record that has no value.
-    validator_len: u16,
+    pub(super) validator_len: u16,
     /// Which clear of the keyspace it came after.
     pub(crate) epoch: u32,
     /// Which view it was stored, or begun to load, under.
