@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::builder::TIMEOUT_MAX;
@@ -28,6 +29,7 @@ use crate::source::DynDataSource;
 use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 use crate::stats::{Count, Counters, KeyspaceStats, Latencies, Took};
 use crate::store::{Holding, Now, Record, Store, Validity};
+use crate::trace;
 
 mod batch;
 mod fetch;
@@ -394,6 +396,12 @@ impl Core {
         Begun { at: self.node.clock.now(), epoch: self.epoch.load(Ordering::Acquire), view_seq }
     }
 
+    /// A caller waits for what another one asks.
+    fn joined(&self) {
+        self.counters.one(Count::Coalesced);
+        trace::joined();
+    }
+
     /// What flights of this key a caller may join that was sent its way by view `view_seq`.
     fn boarding(&self, hash: u64, view_seq: u32) -> Boarding {
         let epoch = self.epoch.load(Ordering::Acquire);
@@ -417,12 +425,14 @@ impl Core {
     async fn ask_within(self: &Arc<Self>, key: &str, options: GetOptions) -> Result<Entry, Error> {
         self.check(key)?;
         self.counters.one(Count::Misses);
-        let (limit, asked) = (self.limit_of(options), Instant::now());
-        let outcome = match tokio::time::timeout(limit, self.ask(self.hash(key), key)).await {
+        let (limit, asked, hash) = (self.limit_of(options), Instant::now(), self.hash(key));
+        let span = trace::get(&self.name, hash, || self.owner_name(hash));
+        let outcome = match tokio::time::timeout(limit, self.ask(hash, key).instrument(span.clone())).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Error::Timeout { limit }),
         };
         self.counters.took(Took::GetMiss, asked.elapsed());
+        trace::ended(&span, &outcome);
         outcome
     }
 

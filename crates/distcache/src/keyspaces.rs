@@ -8,6 +8,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::{Mutex, RwLock};
+use tracing::Instrument;
 
 use crate::cluster::SharedState;
 use crate::error::Error;
@@ -154,7 +155,8 @@ impl Serve for Keyspaces {
     }
 
     async fn serve(self: Arc<Self>, from: NodeId, request: Request<'_>, reply: Reply) {
-        match self.answer(from, &request, reply.frame_bytes_max()).await {
+        let span = self.node.traces.serve(&request, || self.node.peer_name(from));
+        match self.answer(from, &request, reply.frame_bytes_max()).instrument(span).await {
             Ok(response) => reply.send(&response.as_response()).await,
             Err(error) => reply.send(&Response::Refused(error)).await,
         }

@@ -15,5 +15,6 @@ mod latencies;
 mod logbook;
 mod many;
 mod reads;
+mod traces;
 mod trust;
 mod writes;
