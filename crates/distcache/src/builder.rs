@@ -14,6 +14,7 @@ use crate::error::StartError;
 use crate::limits::Limits;
 use crate::net;
 use crate::spec::KeyspaceSpec;
+use crate::trace::{Propagator, Traces};
 use crate::trust::{ClusterSecret, Tls};
 
 /// The ports that nodes use unless told.
@@ -48,6 +49,7 @@ pub(crate) struct Settings {
     pub(crate) request_timeout: Duration,
     pub(crate) join_timeout: Duration,
     pub(crate) reseed_interval: Duration,
+    pub(crate) traces: Traces,
 }
 
 impl EngineBuilder {
@@ -72,6 +74,7 @@ impl EngineBuilder {
                 request_timeout: Duration::from_secs(5),
                 join_timeout: Duration::from_secs(2),
                 reseed_interval: Duration::from_secs(5),
+                traces: Traces::default(),
             },
         }
     }
@@ -178,6 +181,13 @@ impl EngineBuilder {
     /// How often discovery is asked again; 5 s unless told.
     pub fn reseed_interval(mut self, interval: Duration) -> Self {
         self.settings.reseed_interval = interval;
+        self
+    }
+
+    /// Carries traces from this node to the owners that it asks, and from those who ask it to its own spans; without one each
+    /// node has traces of its own.
+    pub fn propagator(mut self, propagator: impl Propagator) -> Self {
+        self.settings.traces = Traces(Some(Arc::new(propagator)));
         self
     }
 

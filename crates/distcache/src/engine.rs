@@ -485,6 +485,7 @@ fn node(
         request_timeout: settings.request_timeout,
         clustered,
         link_settings,
+        traces: settings.traces.clone(),
         stop,
     };
     Arc::new(Node::new(parts))

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use tokio::sync::Semaphore;
+use tracing::Instrument;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::builder::TIMEOUT_MAX;
@@ -30,6 +31,7 @@ use crate::source::DynDataSource;
 use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 use crate::stats::{Count, Counters, HITS_PER_SAMPLE, KeyspaceStats, Latencies, Took};
 use crate::store::{Holding, Look, Now, Record, Store, Validity};
+use crate::trace;
 
 mod batch;
 mod fetch;
@@ -481,6 +483,12 @@ impl Core {
         Begun { at: self.node.clock.now(), epoch: self.epoch.load(Ordering::Acquire), view_seq }
     }
 
+    /// A caller waits for what another one asks.
+    fn joined(&self) {
+        self.counters.one(Count::Coalesced);
+        trace::joined();
+    }
+
     /// What flights of this key a caller may join that was sent its way by view `view_seq`.
     fn boarding(&self, hash: u64, view_seq: u32) -> Boarding {
         let epoch = self.epoch.load(Ordering::Acquire);
@@ -505,12 +513,14 @@ impl Core {
         self.check(key)?;
         self.counters.one(Count::Misses);
         let (hash, limit, asked) = (self.hash(key), self.limit_of(options), Instant::now());
+        let span = trace::get(&self.name, hash, || self.owner_name(hash));
         self.note_reads(hash, key, 1);
-        let outcome = match tokio::time::timeout(limit, self.ask(hash, key)).await {
+        let outcome = match tokio::time::timeout(limit, self.ask(hash, key).instrument(span.clone())).await {
             Ok(outcome) => outcome,
             Err(_) => self.spare_or(hash, key, Error::Timeout { limit }),
         };
         self.counters.took(Took::GetMiss, asked.elapsed());
+        trace::ended(&span, &outcome);
         outcome
     }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
+use tracing::Instrument;
 
 use crate::cluster::SharedState;
 use crate::error::Error;
@@ -170,7 +171,8 @@ impl Serve for Keyspaces {
     }
 
     async fn serve(self: Arc<Self>, from: NodeId, request: Request<'_>, reply: Reply) {
-        match self.answer(from, &request, reply.frame_bytes_max()).await {
+        let span = self.node.traces.serve(&request, || self.node.peer_name(from));
+        match self.answer(from, &request, reply.frame_bytes_max()).instrument(span).await {
             Ok(response) => reply.send(&response.as_response()).await,
             Err(error) => reply.send(&Response::Refused(error)).await,
         }

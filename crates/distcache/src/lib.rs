@@ -36,7 +36,8 @@
 //! The modules in reading order, a get from top to bottom: `engine` (the front door), `keyspace` (the story of a key), `source`
 //! (what a user implements), `typed` and `codec` (both with values of a type), `flight` (one question per key at a time), `store` (what is held), `expiry` (how long), `ring` and
 //! `placement` (who owns a key, since when), `lease` (who holds copies), `trust` (who is let in), `peer` (between nodes), `cluster` and `discovery` (who
-//! the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares), `net` (sockets and clock).
+//! the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares), `net` (sockets and clock),
+//! `stats` and `trace` (what there is to watch).
 #![warn(missing_docs)]
 
 mod builder;
@@ -63,6 +64,7 @@ mod source;
 mod spec;
 mod stats;
 mod store;
+mod trace;
 mod trust;
 mod typed;
 
@@ -83,6 +85,7 @@ pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};
 pub use spec::{Entry, Eviction, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 pub use stats::{KeyspaceStats, Latencies, LatencyBucket, LatencyHistogram};
+pub use trace::{Propagator, Traceparent};
 #[cfg(feature = "tls")]
 pub use trust::TlsError;
 pub use trust::{ClusterSecret, Refusal, SecretError, Tls};

@@ -20,6 +20,7 @@ use crate::net::{self, Clock};
 use crate::peer::link::{Link, LinkSettings};
 use crate::placement::{Placed, Placement, Tenures};
 use crate::ring::{Member, NodeId};
+use crate::trace::Traces;
 use crate::trust::Gate;
 use crate::trust::handshake::Hello;
 
@@ -42,6 +43,7 @@ pub(crate) struct Node {
     pub(crate) clustered: bool,
     /// Wakes whoever drops what no longer counts.
     pub(crate) sweep: Notify,
+    pub(crate) traces: Traces,
     /// Who owns what, for hits.
     pub(crate) tenures: Tenures,
     topology: ArcSwap<Topology>,
@@ -104,6 +106,7 @@ pub(crate) struct NodeParts {
     pub(crate) request_timeout: Duration,
     pub(crate) clustered: bool,
     pub(crate) link_settings: LinkSettings,
+    pub(crate) traces: Traces,
     pub(crate) stop: CancellationToken,
 }
 
@@ -128,6 +131,7 @@ impl Node {
             runtime: parts.link_settings.runtime.clone(),
             clustered: parts.clustered,
             sweep: Notify::new(),
+            traces: parts.traces,
             tenures: Tenures::new(),
             topology: ArcSwap::from_pointee(topology),
             link_settings: Arc::new(parts.link_settings),
@@ -145,6 +149,11 @@ impl Node {
     /// What this node says first to its peers.
     pub(crate) fn hello(&self) -> &Hello {
         &self.link_settings.hello
+    }
+
+    /// Empty: it is in no view that this node has.
+    pub(crate) fn peer_name(&self, id: NodeId) -> String {
+        self.topology().link(id).map_or_else(String::new, |link| link.name().to_owned())
     }
 
     pub(crate) fn gate(&self) -> &Gate {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::load::Purpose;
 use super::{After, Begun, Core, Route, entry_of, origin_of};
@@ -18,6 +19,7 @@ use crate::peer::wire::{GetMany, Request, Response};
 use crate::ring::NodeId;
 use crate::spec::{Entry, GetOptions};
 use crate::stats::{Count, Took};
+use crate::trace;
 
 /// Bytes that a key takes in a request beside its text.
 const KEY_FRAME_BYTES: usize = 8;
@@ -90,7 +92,8 @@ impl Core {
         if !missed.is_empty() {
             self.counters.add(Count::Misses, missed.len() as u64);
             let asked = Instant::now();
-            self.ask_many(missed, asked + limit, &mut answers).await;
+            let span = trace::get_many(&self.name, missed.len());
+            self.ask_many(missed, asked + limit, &mut answers).instrument(span).await;
             self.counters.took(Took::GetMiss, asked.elapsed());
         }
         Ok(keys.iter().map(|key| answers[key].clone()).collect())
@@ -223,7 +226,7 @@ impl Core {
                 Ok((waiter, ticket)) => {
                     match ticket {
                         Some(ticket) => tickets.extend(self.land_if_held(ticket)),
-                        None => self.counters.one(Count::Coalesced),
+                        None => self.joined(),
                     }
                     (wanted, Ok(waiter))
                 }
@@ -255,14 +258,16 @@ impl Core {
         self.counters.one(Count::Fetches);
         let keys: Vec<String> = tickets.iter().map(|ticket| ticket.key().to_owned()).collect();
         let copies = tickets.iter().map(|ticket| self.wants_copy(ticket.hash(), begun));
+        let span = trace::fetch(&self.name, link.name(), keys.len());
         let get = GetMany {
-            keyspace: self.named(),
+            keyspace: span.in_scope(|| self.named()),
             keys: keys.iter().map(String::as_str).zip(copies).collect(),
             deadline: self.fetch_deadline(),
         };
         let (core, from, asked) = (self.clone(), link.clone(), Instant::now());
         let on_answer = Box::new(move |answer: Result<Response<'_>, PeerFailure>| {
             core.counters.took(Took::Fetch, asked.elapsed());
+            trace::answered(&span, &answer);
             core.land_fetches(tickets, begun, &from, answer);
         });
         link.ask(&Request::GetMany { get }, on_answer);

@@ -18,6 +18,7 @@ use crate::peer::wire::{Answer, Get, Named, Request, Response, Value};
 use crate::spec::{Entry, Origin};
 use crate::stats::{Count, Took};
 use crate::store::{Holding, Record};
+use crate::trace;
 
 impl Core {
     /// Joins the fetch of this key, or sends it.
@@ -30,14 +31,15 @@ impl Core {
                     self.send_fetch(key, link, ticket, self.begin_under(view_seq));
                 }
             }
-            None => self.counters.one(Count::Coalesced),
+            None => self.joined(),
         }
         waiter.await
     }
 
     fn send_fetch(self: &Arc<Self>, key: &str, link: &Arc<Link>, ticket: Ticket, begun: Begun) {
+        let span = trace::fetch(&self.name, link.name(), 1);
         let get = Get {
-            keyspace: self.named(),
+            keyspace: span.in_scope(|| self.named()),
             key,
             wants_copy: self.wants_copy(ticket.hash(), begun),
             deadline: self.fetch_deadline(),
@@ -46,6 +48,7 @@ impl Core {
         let (core, from, asked) = (self.clone(), link.clone(), Instant::now());
         let on_answer = Box::new(move |answer: Result<Response<'_>, PeerFailure>| {
             core.counters.took(Took::Fetch, asked.elapsed());
+            trace::answered(&span, &answer);
             let answer = match answer {
                 Ok(Response::One(answer)) => Ok(answer),
                 Ok(Response::Refused(error)) => Err(error),
@@ -65,8 +68,9 @@ impl Core {
         link.ask(&Request::Get(get), on_answer);
     }
 
+    /// What a question to a peer begins with; part of the trace of the current span.
     pub(super) fn named(&self) -> Named<'_> {
-        Named { name: &self.name, generation: self.generation() }
+        Named { name: &self.name, generation: self.generation(), trace: self.node.traces.current() }
     }
 
     pub(super) fn wants_copy(&self, hash: u64, begun: Begun) -> bool {

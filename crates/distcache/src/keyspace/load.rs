@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::{Begun, Core, Definition, entry_of};
 use crate::error::{Error, Overload};
@@ -19,6 +20,7 @@ use crate::source::{Fetched, SourceError};
 use crate::spec::{Entry, Origin};
 use crate::stats::{Count, Took};
 use crate::store::{Holding, Look, Record};
+use crate::trace;
 
 /// For whom a load is made, and so what becomes of its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +53,7 @@ impl Core {
                     self.start_loads(vec![ticket], purpose);
                 }
             }
-            None => self.counters.one(Count::Coalesced),
+            None => self.joined(),
         }
         waiter.await
     }
@@ -105,11 +107,11 @@ impl Core {
             }
             return;
         }
-        let core = self.clone();
+        let (core, span) = (self.clone(), trace::load(&self.name, tickets.len()));
         self.node.spawn_work(async move {
             let _queued = Queued(core.clone());
             if let Ok(_place) = core.load_places.acquire().await {
-                core.run_loads(tickets, purpose).await;
+                core.run_loads(tickets, purpose).instrument(span).await;
             }
         });
     }
@@ -127,6 +129,7 @@ impl Core {
             let answers = ask_source(&definition, &keys).await;
             self.counters.add(Count::LoadMicros, started.elapsed().as_micros() as u64);
             self.counters.took(Took::Load, started.elapsed());
+            trace::loaded(1, &answers);
             answers
         };
         for (ticket, answer) in tickets.into_iter().zip(answers) {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tracing::Instrument;
 
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::serve::with_margin;
@@ -27,6 +28,7 @@ use crate::peer::wire::{PutEntry, Request, Response};
 use crate::spec::{Entry, PutOptions};
 use crate::stats::{Count, Took};
 use crate::store::{Holding, Record};
+use crate::trace;
 
 /// Bytes that an entry takes in a request beside key and value, an upper bound.
 const ENTRY_FRAME_BYTES: usize = 32;
@@ -117,7 +119,15 @@ impl Core {
     }
 
     /// Writes at the owners, all at once; gives back what did not take effect.
-    async fn write_all<'a>(self: &Arc<Self>, mut writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
+    async fn write_all<'a>(self: &Arc<Self>, writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
+        let is_put = writes.first().is_some_and(|write| matches!(write.change, Change::Put { .. }));
+        let span = if is_put { trace::put } else { trace::delete }(&self.name, writes.len());
+        let failed = self.write_until_agreed(writes).instrument(span.clone()).await;
+        trace::written(&span, failed.len());
+        failed
+    }
+
+    async fn write_until_agreed<'a>(self: &Arc<Self>, mut writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
         let mut failed = Vec::new();
         for attempt in 1..=WRITE_ATTEMPTS {
             let outcomes = self.write_at_owners(&writes).await;
@@ -328,9 +338,9 @@ impl Core {
         self.check(key)?;
         let hash = self.hash(key);
         let limit = self.definition.load().settings.load_timeout + self.node.hop_budget;
-        let mut last = Error::NotOwner { peer: String::new() };
+        let (mut last, span) = (Error::NotOwner { peer: String::new() }, trace::refresh(&self.name, hash));
         for _ in 0..WRITE_ATTEMPTS {
-            match self.refresh_at_owner(hash, key, limit).await {
+            match self.refresh_at_owner(hash, key, limit).instrument(span.clone()).await {
                 Err(error @ Error::NotOwner { .. }) => last = error,
                 outcome => return outcome,
             }
@@ -365,7 +375,7 @@ impl Core {
         limit: Duration,
     ) -> Result<Entry, Error> {
         let (core, key) = (self.clone(), key.to_owned());
-        let refreshed = self.node.work_done(async move { core.refresh_here(hash, &key).await });
+        let refreshed = self.node.work_done(async move { core.refresh_here(hash, &key).await }.in_current_span());
         match tokio::time::timeout(limit, refreshed).await {
             Ok(outcome) => outcome.unwrap_or(Err(Error::Shutdown)),
             Err(_) => Err(Error::Timeout { limit }),

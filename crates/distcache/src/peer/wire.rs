@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::error::Error;
+use crate::trace::Traceparent;
 
 mod errors;
 #[cfg(feature = "fuzz-internals")]
@@ -72,11 +73,14 @@ pub(crate) enum Request<'a> {
     Ping,
 }
 
-/// A keyspace, and the latest clear of it that the sender knows of.
+/// What every question about a keyspace begins with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Named<'a> {
     pub(crate) name: &'a str,
+    /// The latest clear of it that the sender knows of.
     pub(crate) generation: u64,
+    /// The span that asks.
+    pub(crate) trace: Option<Traceparent>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -305,6 +309,7 @@ impl Named<'_> {
     fn encode(&self, out: &mut BytesMut) {
         put_text(out, self.name);
         out.put_u64(self.generation);
+        put_trace(out, self.trace);
     }
 }
 
@@ -429,6 +434,15 @@ fn put_lifetime(out: &mut BytesMut, lifetime: Option<Duration>) {
     }
 }
 
+fn put_trace(out: &mut BytesMut, trace: Option<Traceparent>) {
+    out.put_u8(trace.is_some().into());
+    if let Some(trace) = trace {
+        out.put_slice(&trace.trace_id());
+        out.put_slice(&trace.span_id());
+        out.put_u8(trace.flags());
+    }
+}
+
 fn put_list<T>(out: &mut BytesMut, items: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
     out.put_u32(items.len() as u32);
     items.iter().for_each(|item| put(out, item));
@@ -492,7 +506,18 @@ impl<'a> Input<'a> {
     }
 
     fn named(&mut self) -> Result<Named<'a>, WireError> {
-        Ok(Named { name: self.text()?, generation: self.u64()? })
+        Ok(Named { name: self.text()?, generation: self.u64()?, trace: self.trace()? })
+    }
+
+    fn trace(&mut self) -> Result<Option<Traceparent>, WireError> {
+        match self.u8()? {
+            0 => Ok(None),
+            1 => {
+                let trace = Traceparent::new(self.array()?, self.array()?, self.u8()?);
+                trace.map(Some).ok_or(WireError("a trace without an id"))
+            }
+            _ => Err(WireError("neither a trace nor none")),
+        }
     }
 
     fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, WireError>) -> Result<Vec<T>, WireError> {

@@ -17,6 +17,7 @@ mod logbook;
 mod many;
 mod reads;
 mod stale;
+mod traces;
 mod trust;
 mod typed;
 mod writes;
