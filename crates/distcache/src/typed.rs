@@ -1,7 +1,7 @@
 //! A keyspace whose values are a type of the program instead of bytes.
 //!
 //! In reading order: this file (what callers hold), [`source`] (what a user implements). Knows nothing of nodes and stores: what
-//! is cached and what crosses the wire is bytes, and each caller decodes for itself. The invariants: a value that does not decode
+//! is cached and what crosses the wire is bytes, and each caller decodes for itself. The invariant: a value that does not decode
 //! is an error that names its key, and an error of no other key.
 
 use std::any::type_name;
