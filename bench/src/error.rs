@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::PathBuf;
 
 /// Every failure ends the run: a table with a hole in it compares nothing.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,8 @@ pub enum BenchError {
     TimedOut { what: &'static str, seconds: u64 },
     #[error("the value of {key} has {len} bytes")]
     WrongValue { key: String, len: usize },
+    #[error("trace {}: {source}", path.display())]
+    Trace { path: PathBuf, source: io::Error },
     #[error("a reading task panicked: {0}")]
     TaskPanicked(#[from] tokio::task::JoinError),
 }

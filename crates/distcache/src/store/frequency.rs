@@ -16,8 +16,9 @@ const PROBATION: usize = 0;
 const WINDOW: usize = 1;
 const PROTECTED: usize = 2;
 
-/// Part of the limit that newcomers have to themselves.
-const WINDOW_PART: f64 = 0.01;
+/// Part of the limit that newcomers have to themselves. The paper's hundredth loses to LRU where what was used just now is what
+/// is used next; a fifth does well on every trace of the hit ratio bench.
+const WINDOW_PART: f64 = 0.20;
 /// Part of the rest that what was read again is safe in.
 const PROTECTED_PART: f64 = 0.80;
 
