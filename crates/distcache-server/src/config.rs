@@ -21,13 +21,14 @@ mod overrides;
 mod redact;
 mod section;
 mod security;
+mod source;
 mod summary;
 mod units;
 
 pub use discovery::DiscoveryConfig;
 pub use dns::{DnsConfig, DnsRecord};
 pub use error::{ConfigError, Reason};
-pub use keyspace::{KeyspaceConfig, Question, SourceConfig, SqlConfig, eviction_name};
+pub use keyspace::{KeyspaceConfig, eviction_name};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::{KubernetesConfig, PodPort};
 #[cfg(feature = "nats")]
@@ -35,6 +36,7 @@ pub use nats::{NatsConfig, NatsLogin};
 pub use overrides::Overrides;
 use section::{Document, Section};
 pub use security::{ClusterConfig, NodeTlsConfig};
+pub use source::{HttpConfig, Question, RedisConfig, SourceConfig, SqlConfig};
 pub use units::parse_duration;
 
 use distcache::Limits;

@@ -4,60 +4,103 @@ use std::path::Path;
 
 use distcache::{DataSource, Fetched, KeyspaceSpec, SourceError};
 
-use crate::config::{KeyspaceConfig, SourceConfig, SqlConfig};
+use crate::config::{HttpConfig, KeyspaceConfig, RedisConfig, SourceConfig, SqlConfig};
 
 /// Why a keyspace has no source.
 #[derive(Debug, thiserror::Error)]
-pub enum SourceProblem {
-    #[cfg(feature = "sql")]
-    #[error("keyspace {keyspace}: {error}")]
-    Sql {
-        keyspace: String,
-        #[source]
-        error: distcache_sources::sql::SqlSourceError,
-    },
-    #[cfg(not(feature = "sql"))]
-    #[error("keyspace {keyspace}: this build has no SQL sources (cargo feature `sql`)")]
-    NoSql { keyspace: String },
+#[error("keyspace {keyspace}: {cause}")]
+pub struct SourceProblem {
+    keyspace: String,
+    #[source]
+    cause: Box<dyn std::error::Error + Send + Sync>,
 }
+
+/// A kind of source that this build does not have.
+#[derive(Debug, thiserror::Error)]
+#[error("this build has no sources of the kind \"{kind}\"; build it with the cargo feature {features} or `full`")]
+#[cfg_attr(all(feature = "sql", feature = "http", feature = "redis"), allow(dead_code))]
+struct NotBuiltIn {
+    kind: &'static str,
+    features: &'static str,
+}
+
+type Opened = Result<KeyspaceSpec, Box<dyn std::error::Error + Send + Sync>>;
 
 pub async fn open(config: &KeyspaceConfig, dir: &Path) -> Result<KeyspaceSpec, SourceProblem> {
-    Ok(match &config.source {
-        SourceConfig::None => with_settings(KeyspaceSpec::new(&config.name, Nothing), config),
-        SourceConfig::Sql(sql) => with_settings(open_sql(&config.name, sql, dir).await?, config),
-    })
+    let name = &config.name;
+    let opened = match &config.source {
+        SourceConfig::None => Ok(KeyspaceSpec::new(name, Nothing)),
+        SourceConfig::Sql(sql) => open_sql(name, sql, dir).await,
+        SourceConfig::Http(http) => open_http(name, http, dir),
+        SourceConfig::Redis(redis) => open_redis(name, redis, dir).await,
+    };
+    let spec = opened.map_err(|cause| SourceProblem { keyspace: name.clone(), cause })?;
+    Ok(with_settings(spec, config))
 }
 
-#[cfg(feature = "sql")]
-async fn open_sql(keyspace: &str, config: &SqlConfig, dir: &Path) -> Result<KeyspaceSpec, SourceProblem> {
+#[cfg(any(feature = "sql", feature = "postgres", feature = "mysql"))]
+async fn open_sql(keyspace: &str, config: &SqlConfig, dir: &Path) -> Opened {
     use crate::config::Question;
-    use distcache_sources::sql::SqlSource;
+    use distcache_sources::sql::{KeyType, SqlSource, SqlSourceBuilder};
 
-    let mut source = SqlSource::connect(&config.url).base_dir(dir);
-    if let Some(connections) = config.max_connections {
-        source = source.max_connections(connections);
-    }
-    source = match &config.question {
-        Question::Query { one, many } => match many {
-            Some(many) => source.query(one).query_many(many),
-            None => source.query(one),
-        },
+    let source = SqlSource::connect(&config.url).base_dir(dir);
+    let source = config.max_connections.into_iter().fold(source, SqlSourceBuilder::max_connections);
+    let source = config.busy_timeout.into_iter().fold(source, SqlSourceBuilder::busy_timeout);
+    let source = config.read_only.into_iter().fold(source, SqlSourceBuilder::read_only);
+    let source = config.password_file.iter().fold(source, SqlSourceBuilder::password_file);
+    let source = match &config.question {
+        Question::Query { one, many, integer_keys } => {
+            let source = many.iter().fold(source.query(one), SqlSourceBuilder::query_many);
+            if *integer_keys { source.key_type(KeyType::Integer) } else { source }
+        }
         Question::Table { table, key_column, columns } => {
-            let source = source.table(table).columns(columns);
-            match key_column {
-                Some(column) => source.key_column(column),
-                None => source,
-            }
+            key_column.iter().fold(source.table(table).columns(columns), SqlSourceBuilder::key_column)
         }
     };
-    let opened = source.open().await;
-    let opened = opened.map_err(|error| SourceProblem::Sql { keyspace: keyspace.to_owned(), error })?;
-    Ok(KeyspaceSpec::new(keyspace, opened))
+    Ok(KeyspaceSpec::new(keyspace, source.open().await?))
 }
 
-#[cfg(not(feature = "sql"))]
-async fn open_sql(keyspace: &str, _: &SqlConfig, _: &Path) -> Result<KeyspaceSpec, SourceProblem> {
-    Err(SourceProblem::NoSql { keyspace: keyspace.to_owned() })
+#[cfg(not(any(feature = "sql", feature = "postgres", feature = "mysql")))]
+async fn open_sql(_: &str, _: &SqlConfig, _: &Path) -> Opened {
+    Err(NotBuiltIn { kind: "sql", features: "`sql` (SQLite), `postgres`, `mysql`" }.into())
+}
+
+#[cfg(feature = "http")]
+fn open_http(keyspace: &str, config: &HttpConfig, dir: &Path) -> Opened {
+    use distcache_sources::http::{HttpSource, HttpSourceBuilder};
+
+    let source = HttpSource::at(&config.url);
+    let source = config.headers.iter().fold(source, |source, (name, value)| source.header(name, value));
+    let files = config.header_files.iter();
+    let source = files.fold(source, |source, (name, file)| source.header_file(name, dir.join(file)));
+    let source = config.ca.iter().fold(source, |source, ca| source.ca_file(dir.join(ca)));
+    let source = config.timeout.into_iter().fold(source, HttpSourceBuilder::timeout);
+    let source = config.redirects_max.into_iter().fold(source, HttpSourceBuilder::redirects_max);
+    let bytes_max = config.body_bytes_max.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
+    let source = bytes_max.into_iter().fold(source, HttpSourceBuilder::body_bytes_max);
+    Ok(KeyspaceSpec::new(keyspace, source.build()?))
+}
+
+#[cfg(not(feature = "http"))]
+fn open_http(_: &str, _: &HttpConfig, _: &Path) -> Opened {
+    Err(NotBuiltIn { kind: "http", features: "`http`" }.into())
+}
+
+#[cfg(feature = "redis")]
+async fn open_redis(keyspace: &str, config: &RedisConfig, dir: &Path) -> Opened {
+    use distcache_sources::redis::{RedisSource, RedisSourceBuilder};
+
+    let source = RedisSource::connect(&config.url);
+    let source = config.key_prefix.iter().fold(source, RedisSourceBuilder::key_prefix);
+    let source = config.password_file.iter().fold(source, |source, file| source.password_file(dir.join(file)));
+    let source = config.ca.iter().fold(source, |source, ca| source.ca_file(dir.join(ca)));
+    let source = config.timeout.into_iter().fold(source, RedisSourceBuilder::timeout);
+    Ok(KeyspaceSpec::new(keyspace, source.open().await?))
+}
+
+#[cfg(not(feature = "redis"))]
+async fn open_redis(_: &str, _: &RedisConfig, _: &Path) -> Opened {
+    Err(NotBuiltIn { kind: "redis", features: "`redis`" }.into())
 }
 
 fn with_settings(spec: KeyspaceSpec, config: &KeyspaceConfig) -> KeyspaceSpec {

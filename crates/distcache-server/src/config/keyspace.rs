@@ -8,6 +8,7 @@ use distcache::{Eviction, GuardSettings, Limits};
 use super::error::Reason;
 use super::guard::Guards;
 use super::section::Section;
+use super::source::{self, SourceConfig};
 
 /// One keyspace; what is `None` is left to the library's defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,28 +33,6 @@ pub struct KeyspaceConfig {
     pub source: SourceConfig,
 }
 
-/// Where values come from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SourceConfig {
-    /// From `put` alone.
-    None,
-    Sql(SqlConfig),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub struct SqlConfig {
-    pub url: String,
-    pub question: Question,
-    pub max_connections: Option<u32>,
-}
-
-/// What the database is asked.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Question {
-    Query { one: String, many: Option<String> },
-    Table { table: String, key_column: Option<String>, columns: Vec<String> },
-}
-
 const KNOWN: [&str; 17] = [
     "max_bytes",
     "eviction",
@@ -73,8 +52,6 @@ const KNOWN: [&str; 17] = [
     "guard",
     "source",
 ];
-const SOURCE_KNOWN: [&str; 8] =
-    ["kind", "url", "query", "query_many", "table", "key_column", "columns", "max_connections"];
 const MAX_BYTES_MIN: u64 = 64 << 10;
 const NAME_BYTES_MAX: usize = 128;
 /// As the library bounds them.
@@ -120,7 +97,7 @@ fn keyspace(
 ) -> Result<KeyspaceConfig, Reason> {
     check_name(&name, &section)?;
     let hot_keys = section.integer("refresh_hot_keys", 1..=limits.hot_keys_max as u64)?;
-    let config = KeyspaceConfig {
+    Ok(KeyspaceConfig {
         name,
         max_bytes: section.size("max_bytes", MAX_BYTES_MIN)?,
         eviction: eviction(&mut section)?,
@@ -138,41 +115,13 @@ fn keyspace(
         hot_copies: section.boolean("hot_copies")?,
         lease: section.duration("lease")?,
         guard: guards.of(&mut section)?,
-        source: SourceConfig::None,
-    };
-    let mut source = section.section("source", &SOURCE_KNOWN, &[])?;
-    let kind = source.choice("kind", &["sql", "none"], &["http", "redis", "object_store"])?;
-    let source = match kind {
-        Some("sql") => SourceConfig::Sql(sql(&mut source)?),
-        Some(_) => {
-            source.nothing_left("a keyspace without a source has no such setting")?;
-            SourceConfig::None
-        }
-        None if source.is_empty() => return Err(section.missing("source", "where values come from")),
-        None => return Err(source.missing("kind", "\"sql\" or \"none\"")),
-    };
-    Ok(KeyspaceConfig { source, ..config })
+        source: source::source(&mut section)?,
+    })
 }
 
 fn eviction(section: &mut Section<'_>) -> Result<Option<Eviction>, Reason> {
     let word = section.choice("eviction", &EVICTIONS.map(|(name, _)| name), &[])?;
     Ok(EVICTIONS.into_iter().find(|(name, _)| Some(*name) == word).map(|(_, eviction)| eviction))
-}
-
-fn sql(source: &mut Section<'_>) -> Result<SqlConfig, Reason> {
-    let url = source.required("url", "a database such as \"sqlite:shop.db\"")?;
-    let max_connections = source.integer("max_connections", 1..=1_000)?.map(|n| n as u32);
-    let question = match (source.string("query")?, source.string("table")?) {
-        (Some(one), None) => Question::Query { one, many: source.string("query_many")? },
-        (None, Some(table)) => {
-            let columns = source.strings("columns")?.unwrap_or_default();
-            Question::Table { table, key_column: source.string("key_column")?, columns }
-        }
-        (Some(_), Some(_)) => return Err(source.senseless("both `query` and `table` are given; one is enough")),
-        (None, None) => return Err(source.missing("query", "a query with one parameter, or `table`")),
-    };
-    source.nothing_left("it has no meaning beside the other settings of this source")?;
-    Ok(SqlConfig { url, question, max_connections })
 }
 
 #[cfg(test)]

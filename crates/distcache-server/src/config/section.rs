@@ -174,6 +174,19 @@ impl<'t> Section<'t> {
         })
     }
 
+    /// Strings by name, which no error shows; none if the key is not there.
+    pub(super) fn secrets(&mut self, key: &'static str) -> Result<Vec<(String, String)>, Reason> {
+        let Some(found) = self.key(key) else { return Ok(Vec::new()) };
+        let pairs = found.value.get_ref().as_table().and_then(|table| {
+            let pair = |key: &Key<'_>| Some((key.name.to_owned(), text_of(key.value.get_ref())?.to_owned()));
+            keys_of(table).iter().map(pair).collect()
+        });
+        pairs.ok_or_else(|| {
+            let problem = "expected strings by name, such as { Accept = \"text/plain\" }".to_owned();
+            Reason::Invalid { what: self.name_of(key), line: self.line(found), problem }
+        })
+    }
+
     pub(super) fn seeds(&mut self, key: &'static str) -> Result<Option<Vec<String>>, Reason> {
         let has_port = |seed: &str| seed.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         self.read(key, "a list of \"host:port\"", |value| texts_of(value, has_port))

@@ -5,7 +5,7 @@ use std::fmt;
 use distcache::IpFamily;
 
 use super::redact::without_passwords;
-use super::{Config, DiscoveryConfig, DnsConfig, DnsRecord, KeyspaceConfig, Question, SourceConfig};
+use super::{Config, DiscoveryConfig, DnsConfig, DnsRecord, KeyspaceConfig};
 use crate::listener::ListenerConfig;
 use crate::table::bytes;
 
@@ -97,12 +97,6 @@ impl fmt::Display for KeyspaceConfig {
         if let Some(ttl) = self.negative_ttl {
             write!(f, ", \"not found\" lives {}", humantime::format_duration(ttl))?;
         }
-        match &self.source {
-            SourceConfig::None => write!(f, "; no source, values come by put"),
-            SourceConfig::Sql(sql) => match &sql.question {
-                Question::Query { one, .. } => write!(f, "; from {} by `{one}`", without_passwords(&sql.url)),
-                Question::Table { table, .. } => write!(f, "; from {}, table {table}", without_passwords(&sql.url)),
-            },
-        }
+        write!(f, "; {}", self.source)
     }
 }

@@ -24,5 +24,6 @@ mod secret;
 #[cfg(feature = "certs")]
 mod security;
 mod shop;
+mod sources;
 #[cfg(feature = "certs")]
 mod tls;

@@ -1,42 +1,57 @@
 //! Describing an SQL source, and opening it.
 //!
-//! Checks everything that can be checked before the first read; asks the database to prepare what it will be asked.
+//! Knows what all databases have in common. The invariant: what can be checked before the first read is checked here, or asked
+//! of the database while it opens.
 
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::error::Error as StdError;
+use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sqlx::sqlite::{SqliteConnectOptions, SqlitePool, SqlitePoolOptions};
-use sqlx::{ConnectOptions, Either, Executor, Statement};
-
-use super::error::without_password;
-use super::{SqlSource, SqlSourceError, sql};
+use super::error::SqlSourceError;
+use super::{Database, SqlSource};
+use crate::redact::without_password;
 
 /// What to ask which database; [`open`](Self::open) makes it a source.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[must_use = "nothing is opened before `open`"]
 pub struct SqlSourceBuilder {
-    url: String,
-    base_dir: Option<PathBuf>,
-    query: Option<String>,
-    query_many: Option<String>,
-    table: Option<String>,
-    key_column: String,
-    columns: Vec<String>,
-    max_connections: u32,
-    busy_timeout: Duration,
-    read_only: bool,
+    pub(super) url: String,
+    pub(super) password_file: Option<PathBuf>,
+    pub(super) base_dir: Option<PathBuf>,
+    pub(super) query: Option<String>,
+    pub(super) query_many: Option<String>,
+    pub(super) table: Option<String>,
+    pub(super) key_column: String,
+    pub(super) key_type: KeyType,
+    pub(super) columns: Vec<String>,
+    pub(super) max_connections: u32,
+    pub(super) busy_timeout: Duration,
+    pub(super) read_only: bool,
+}
+
+/// What the keys of a query are, where the database does not say it: see [`SqlSourceBuilder::key_type`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyType {
+    /// Text.
+    #[default]
+    Text,
+    /// Whole numbers of up to 64 bits, with or without a sign.
+    Integer,
 }
 
 impl SqlSourceBuilder {
     pub(super) fn new(url: String) -> Self {
         Self {
             url,
+            password_file: None,
             base_dir: None,
             query: None,
             query_many: None,
             table: None,
             key_column: "id".into(),
+            key_type: KeyType::default(),
             columns: Vec::new(),
             max_connections: 4,
             busy_timeout: Duration::from_secs(2),
@@ -44,19 +59,24 @@ impl SqlSourceBuilder {
         }
     }
 
-    /// The question for one key, which is its only parameter: `SELECT name FROM users WHERE id = ?1`.
+    /// The question for one key, which is its only parameter: `SELECT name FROM users WHERE id = ?1`, with PostgreSQL `$1`, with
+    /// MySQL and MariaDB `?`.
     pub fn query(mut self, query: impl Into<String>) -> Self {
         self.query = Some(query.into());
         self
     }
 
-    /// The question for many keys: its only parameter is a JSON array of them, its first column the key.
+    /// The question for many keys at once; its first column is the key, its only parameter what stands for all of them:
     ///
-    /// ```sql
-    /// SELECT asked.value, users.name FROM json_each(?1) AS asked CROSS JOIN users ON users.id = asked.value
-    /// ```
-    /// answers each key as it was asked. `SELECT id, name FROM users WHERE id IN (SELECT value FROM json_each(?1))` is as
-    /// good where a row has one spelling of its key. Of several rows with one key the first counts.
+    /// | database | the parameter is | such as |
+    /// |---|---|---|
+    /// | SQLite | a JSON array of text | `SELECT asked.value, users.name FROM json_each(?1) AS asked CROSS JOIN users ON users.id = asked.value` |
+    /// | PostgreSQL | an array | `SELECT id, name FROM users WHERE id = ANY($1)` |
+    /// | MySQL, MariaDB | a JSON array of what [`key_type`](Self::key_type) says | `SELECT asked.id, name FROM JSON_TABLE(?, '$[*]' COLUMNS (id BIGINT PATH '$')) AS asked STRAIGHT_JOIN users ON users.id = asked.id` |
+    ///
+    /// A row's key is compared with the keys asked letter by letter (integers and UUIDs of PostgreSQL by what they mean). Where
+    /// the database is laxer, because a collation takes `Ada` and `ada` for one, answer each key as it was asked, as the first
+    /// and the last of these do. Of several rows with one key the first counts.
     pub fn query_many(mut self, query: impl Into<String>) -> Self {
         self.query_many = Some(query.into());
         self
@@ -80,26 +100,43 @@ impl SqlSourceBuilder {
         self
     }
 
+    /// With [`query`](Self::query) and MySQL or MariaDB: what the keys are; text unless told.
+    ///
+    /// These databases do not say what a parameter is compared with, and compare text with a number by the number that the text
+    /// begins with: the key `42nd` finds row 42. Say [`KeyType::Integer`] where the column is one. Other databases, and
+    /// [`table`](Self::table), need no such help.
+    pub fn key_type(mut self, key_type: KeyType) -> Self {
+        self.key_type = key_type;
+        self
+    }
+
     /// Connections to the database, and so the most questions at once; 4 unless told.
     pub fn max_connections(mut self, connections: u32) -> Self {
         self.max_connections = connections;
         self
     }
 
-    /// How long a question waits for a locked database or a free connection; 2 s unless told. The cache's load timeout
-    /// bounds the whole question.
+    /// How long a question waits for a locked SQLite file or for a connection, made anew or free again; 2 s unless told. The
+    /// cache's load timeout bounds the whole question.
     pub fn busy_timeout(mut self, timeout: Duration) -> Self {
         self.busy_timeout = timeout;
         self
     }
 
-    /// Whether the database is opened for reading alone; yes unless told.
+    /// Whether the database is asked for reading alone; yes unless told.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// The directory that a relative file in the URL is relative to; that of the process unless told.
+    /// With PostgreSQL, MySQL and MariaDB: the file that holds the password, so that it need not stand in the URL. White space
+    /// around it does not count. Read once, when the source is opened.
+    pub fn password_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.password_file = Some(file.into());
+        self
+    }
+
+    /// The directory that a relative file (that of SQLite, or of the password) is relative to; that of the process unless told.
     pub fn base_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.base_dir = Some(dir.into());
         self
@@ -109,126 +146,111 @@ impl SqlSourceBuilder {
     ///
     /// # Errors
     /// A URL that names no database that is supported, a database that does not open, a query that the database refuses or
-    /// that has not exactly one parameter.
+    /// that has not exactly one parameter, types of the key or the columns that are not known.
     pub async fn open(self) -> Result<SqlSource, SqlSourceError> {
-        let (one, many) = self.queries()?;
-        let pool = self.pool().await?;
-        check(&pool, &one, 1).await?;
-        if let Some(many) = &many {
-            check(&pool, many, 2).await?;
-        }
         let connections = self.max_connections.max(1) as usize;
-        Ok(SqlSource { pool, one: sql(&one), many: many.as_deref().map(sql), connections })
+        let scheme = self.url.split(':').next().unwrap_or_default();
+        let database = match scheme {
+            #[cfg(feature = "sqlite")]
+            "sqlite" => Database::Sqlite(Box::pin(super::sqlite::Sqlite::open(&self)).await?),
+            #[cfg(feature = "postgres")]
+            "postgres" | "postgresql" => Database::Postgres(Box::pin(super::postgres::Postgres::open(&self)).await?),
+            #[cfg(feature = "mysql")]
+            "mysql" | "mariadb" => Database::Mysql(Box::pin(super::mysql::Mysql::open(&self)).await?),
+            #[cfg(not(feature = "sqlite"))]
+            "sqlite" => return Err(self.not_built_in("SQLite", "sqlite")),
+            #[cfg(not(feature = "postgres"))]
+            "postgres" | "postgresql" => return Err(self.not_built_in("PostgreSQL", "postgres")),
+            #[cfg(not(feature = "mysql"))]
+            "mysql" | "mariadb" => return Err(self.not_built_in("MySQL", "mysql")),
+            _ => return Err(self.bad_url("expected one that begins with `sqlite:`, `postgres:` or `mysql:`")),
+        };
+        Ok(SqlSource { database, connections })
     }
 
-    fn queries(&self) -> Result<(String, Option<String>), SqlSourceError> {
-        match (&self.query, &self.table) {
+    /// What was given, or what `derived` makes of the table.
+    pub(super) fn queries(
+        &self,
+        derived: impl Fn(&Table) -> (String, Option<String>),
+    ) -> Result<(String, Option<String>), SqlSourceError> {
+        match (&self.query, self.described_table()) {
             (Some(query), None) => Ok((query.clone(), self.query_many.clone())),
-            (None, Some(table)) => Ok(self.derived(table)),
+            (None, Some(table)) => {
+                let (one, many) = derived(&table);
+                Ok((one, self.query_many.clone().or(many)))
+            }
             (Some(_), Some(_)) => Err(SqlSourceError::Incomplete("both `query` and `table` are given; one is enough")),
             (None, None) => Err(SqlSourceError::Incomplete("neither `query` nor `table` is given")),
         }
     }
 
-    fn derived(&self, table: &str) -> (String, Option<String>) {
-        let (from, key) = (quoted(table), quoted(&self.key_column));
+    pub(super) fn described_table(&self) -> Option<Table> {
+        let name = self.table.clone()?;
+        Some(Table { name, key_column: self.key_column.clone(), columns: self.columns.clone() })
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn password(&self) -> Result<Option<String>, SqlSourceError> {
+        let Some(file) = &self.password_file else { return Ok(None) };
+        let file = self.in_base_dir(file);
+        let read = std::fs::read_to_string(&file).map_err(|error| {
+            let cause = format!("the file of the password, {}: {error}", file.display()).into();
+            SqlSourceError::Open { url: without_password(&self.url), cause }
+        })?;
+        Ok(Some(read.trim().to_owned()))
+    }
+
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(super) fn known_parameters(&self, known: &[&str]) -> Result<(), SqlSourceError> {
+        match super::url::unknown_parameter(&self.url, known) {
+            Some(name) => Err(self.bad_url(format!("it has no parameter `{name}`; known are: {}", known.join(", ")))),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn in_base_dir(&self, file: &Path) -> PathBuf {
+        self.base_dir.as_ref().map_or_else(|| file.to_owned(), |dir| dir.join(file))
+    }
+
+    pub(super) fn bad_url(&self, reason: impl ToString) -> SqlSourceError {
+        SqlSourceError::Url { url: without_password(&self.url), reason: reason.to_string() }
+    }
+
+    pub(super) fn not_open(&self, error: impl Into<Box<dyn StdError + Send + Sync>>) -> SqlSourceError {
+        SqlSourceError::Open { url: without_password(&self.url), cause: error.into() }
+    }
+
+    #[allow(dead_code)] // Where every database is built in.
+    fn not_built_in(&self, database: &str, feature: &str) -> SqlSourceError {
+        self.bad_url(format!("this build has no {database}; build it with the cargo feature `{feature}`"))
+    }
+}
+
+impl fmt::Debug for SqlSourceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqlSourceBuilder")
+            .field("url", &without_password(&self.url))
+            .field("query", &self.query)
+            .field("query_many", &self.query_many)
+            .field("table", &self.described_table())
+            .field("max_connections", &self.max_connections)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What stands for queries.
+#[derive(Clone, Debug)]
+pub(super) struct Table {
+    pub(super) name: String,
+    pub(super) key_column: String,
+    pub(super) columns: Vec<String>,
+}
+
+impl Table {
+    /// The list behind SELECT, for names as the database quotes them.
+    pub(super) fn selected(&self, quoted: impl Fn(&str) -> String) -> String {
+        let from = quoted(&self.name);
         let columns: Vec<String> = self.columns.iter().map(|column| format!("{from}.{}", quoted(column))).collect();
-        let columns = if columns.is_empty() { format!("{from}.*") } else { columns.join(", ") };
-        let one = format!("SELECT {columns} FROM {from} WHERE {from}.{key} = ?1 LIMIT 1");
-        let many = self.query_many.clone().unwrap_or_else(|| {
-            // CROSS JOIN keeps the order: a look-up by index for each key asked, never a scan of the table.
-            format!(
-                "SELECT \"distcache asked\".value, {columns} FROM json_each(?1) AS \"distcache asked\" \
-                 CROSS JOIN {from} ON {from}.{key} = \"distcache asked\".value"
-            )
-        });
-        (one, Some(many))
-    }
-
-    async fn pool(&self) -> Result<SqlitePool, SqlSourceError> {
-        SqlitePoolOptions::new()
-            .max_connections(self.max_connections.max(1))
-            .acquire_timeout(self.busy_timeout)
-            .test_before_acquire(false)
-            .connect_with(self.options()?)
-            .await
-            .map_err(|error| SqlSourceError::Open { url: without_password(&self.url), cause: Box::new(error) })
-    }
-
-    fn options(&self) -> Result<SqliteConnectOptions, SqlSourceError> {
-        if !self.url.starts_with("sqlite:") {
-            let reason = "this version knows URLs that begin with `sqlite:`".into();
-            return Err(SqlSourceError::Url { url: without_password(&self.url), reason });
-        }
-        let options = SqliteConnectOptions::from_str(&self.url)
-            .map_err(|error| SqlSourceError::Url { url: without_password(&self.url), reason: error.to_string() })?
-            .busy_timeout(self.busy_timeout)
-            .disable_statement_logging();
-        if self.url.contains(":memory:") || self.url.contains("mode=memory") {
-            return Ok(options);
-        }
-        let file = match &self.base_dir {
-            Some(dir) => dir.join(options.get_filename()),
-            None => options.get_filename().to_owned(),
-        };
-        Ok(options.filename(file).read_only(self.read_only).create_if_missing(false))
-    }
-}
-
-/// An SQL identifier that means this name and nothing else.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
-async fn check(pool: &SqlitePool, query: &str, columns_min: usize) -> Result<(), SqlSourceError> {
-    let refused = |reason: String| SqlSourceError::Query { query: query.to_owned(), reason };
-    let mut connection = pool.acquire().await.map_err(|error| refused(error.to_string()))?;
-    let statement = connection.prepare(sql(query)).await.map_err(|error| refused(plain(&error)))?;
-    match statement.parameters() {
-        Some(Either::Right(1)) => {}
-        Some(Either::Right(n)) => return Err(refused(format!("it has {n} parameters; it must have one, the key"))),
-        _ => return Err(refused("its parameters are not known".into())),
-    }
-    let columns = statement.columns().len();
-    if columns < columns_min {
-        return Err(refused(format!("it returns {columns} columns; it must return {columns_min} at least")));
-    }
-    Ok(())
-}
-
-/// The database's own words.
-fn plain(error: &sqlx::Error) -> String {
-    match error {
-        sqlx::Error::Database(error) => error.message().to_owned(),
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_with_quotes_stays_one_name() {
-        assert_eq!(quoted(r#"a"; DROP TABLE b; --"#), r#""a""; DROP TABLE b; --""#);
-    }
-
-    #[test]
-    fn a_table_becomes_two_queries() {
-        let builder = SqlSource::connect("sqlite:x").table("users").key_column("uid").columns(["name", "age"]);
-        let (one, many) = builder.queries().unwrap();
-        assert_eq!(one, r#"SELECT "users"."name", "users"."age" FROM "users" WHERE "users"."uid" = ?1 LIMIT 1"#);
-        assert!(many.unwrap().contains("json_each(?1)"));
-    }
-
-    #[test]
-    fn a_relative_file_is_relative_to_the_base_directory() {
-        let at = |url: &str| {
-            let options = SqlSource::connect(url).base_dir("/etc/cache").options().unwrap();
-            options.get_filename().to_str().unwrap().to_owned()
-        };
-        assert_eq!(at("sqlite:shop.db"), "/etc/cache/shop.db");
-        assert_eq!(at("sqlite:///var/shop.db"), "/var/shop.db");
-        assert!(!at("sqlite::memory:").starts_with("/etc"));
+        if columns.is_empty() { format!("{from}.*") } else { columns.join(", ") }
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 
 use distcache::SourceError;
+use sqlx::error::DatabaseError;
 
 /// Why an SQL source was not opened.
 #[derive(Debug, thiserror::Error)]
@@ -11,7 +12,7 @@ pub enum SqlSourceError {
     /// The URL names no database that is supported.
     #[error("database URL {url:?}: {reason}")]
     Url {
-        /// The URL.
+        /// The URL, without its password.
         url: String,
         /// What is wrong with it.
         reason: String,
@@ -19,7 +20,7 @@ pub enum SqlSourceError {
     /// The database does not open.
     #[error("cannot open the database {url:?}: {cause}")]
     Open {
-        /// The URL.
+        /// The URL, without its password.
         url: String,
         /// The database's answer.
         #[source]
@@ -38,16 +39,38 @@ pub enum SqlSourceError {
     Incomplete(&'static str),
 }
 
-/// Primary result codes of SQLite that pass: INTERRUPT, BUSY, LOCKED, NOMEM, IOERR, FULL, CANTOPEN, PROTOCOL, SCHEMA.
-/// <https://www.sqlite.org/rescode.html>
-const PASSING_CODES: [i64; 9] = [9, 5, 6, 7, 10, 13, 14, 15, 17];
+impl SqlSourceError {
+    pub(super) fn query(query: &str, reason: impl Into<String>) -> Self {
+        Self::Query { query: query.to_owned(), reason: reason.into() }
+    }
+}
 
-pub(super) fn of_source(error: sqlx::Error) -> SourceError {
+pub(super) fn only_parameter(query: &str, parameters: usize) -> Result<(), SqlSourceError> {
+    match parameters {
+        1 => Ok(()),
+        n => Err(SqlSourceError::query(query, format!("it has {n} parameters; it must have one, the key"))),
+    }
+}
+
+pub(super) fn enough_columns(query: &str, columns: usize, min: usize) -> Result<(), SqlSourceError> {
+    if columns >= min {
+        return Ok(());
+    }
+    Err(SqlSourceError::query(query, format!("it returns {columns} columns; it must return {min} at least")))
+}
+
+/// The database's own words.
+pub(super) fn plain(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => error.message().to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// What an error means to the cache; `passes` knows the errors of the database.
+pub(super) fn of_source(error: sqlx::Error, passes: impl Fn(&dyn DatabaseError) -> bool) -> SourceError {
     let passing = match &error {
-        sqlx::Error::Database(error) => {
-            let code = error.code().and_then(|code| code.parse::<i64>().ok());
-            code.is_some_and(|extended| PASSING_CODES.contains(&(extended & 0xff)))
-        }
+        sqlx::Error::Database(error) => passes(error.as_ref()),
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
         | sqlx::Error::PoolTimedOut
@@ -56,28 +79,4 @@ pub(super) fn of_source(error: sqlx::Error) -> SourceError {
         _ => false,
     };
     if passing { SourceError::unavailable(error) } else { SourceError::failed(error) }
-}
-
-/// A URL as errors show it: without a password.
-pub(super) fn without_password(url: &str) -> String {
-    let login = url.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest.rsplit_once('@')?)));
-    match login {
-        Some((scheme, (login, place))) => {
-            let user = login.split_once(':').map_or(login, |(user, _)| user);
-            format!("{scheme}://{user}:***@{place}")
-        }
-        None => url.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_password;
-
-    #[test]
-    fn a_password_is_not_shown() {
-        assert_eq!(without_password("postgres://ada:pa@ss/word@db:5432/shop"), "postgres://ada:***@db:5432/shop");
-        assert_eq!(without_password("sqlite:shop.db"), "sqlite:shop.db");
-        assert_eq!(without_password("sqlite://shop.db?mode=ro"), "sqlite://shop.db?mode=ro");
-    }
 }

@@ -1,5 +1,4 @@
 //! The SQL source against real SQLite files, through its public API alone.
-#![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
 
