@@ -4,6 +4,7 @@
 //! not mean, since every key that is not known is an error with its line and the key that was probably meant.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -75,15 +76,31 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3321);
 const GOSSIP_PORT: u16 = 3322;
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 impl Config {
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let of_file = |reason| ConfigError { path: path.to_owned(), reason };
-        let text = fs::read_to_string(path).map_err(|error| of_file(Reason::Read(error)))?;
+        let text = read(path).map_err(of_file)?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         let mut config = Self::parse(&text, dir).map_err(of_file)?;
         overrides.apply(&mut config);
+        config.check_ports().map_err(of_file)?;
         Ok(config)
+    }
+
+    fn check_ports(&self) -> Result<(), Reason> {
+        let listen = [("`listen` in [http]", Some(self.http.listen)), ("`listen` in [admin]", Some(self.admin.listen))];
+        let node = [("`peer` in [node]", self.node.peer), ("`gossip` in [node]", self.node.gossip)];
+        let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
+        for (other, addr) in listen.into_iter().chain(node.into_iter().filter(|_| !self.is_standalone())) {
+            let Some(addr) = addr.filter(|addr| addr.port() != 0) else { continue };
+            if let Some((one, _)) = taken.iter().find(|(_, taken)| *taken == addr) {
+                return Err(Reason::SamePort { one, other, addr });
+            }
+            taken.push((other, addr));
+        }
+        Ok(())
     }
 
     pub fn parse(text: &str, dir: PathBuf) -> Result<Self, Reason> {
@@ -104,6 +121,17 @@ impl Config {
 
     pub fn is_standalone(&self) -> bool {
         self.discovery == DiscoveryConfig::Standalone
+    }
+}
+
+fn read(path: &Path) -> Result<String, Reason> {
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(Reason::Read)?;
+    // One more, to tell a file that ends there from one that does not.
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(Reason::Read)?;
+    match text.len() as u64 > FILE_BYTES_MAX {
+        true => Err(Reason::TooLong { max: FILE_BYTES_MAX }),
+        false => Ok(text),
     }
 }
 

@@ -92,13 +92,7 @@ impl Node {
         let connections = [&config.http, &config.admin].map(|listener| listener.limits.connections_max);
         let connections = connections.iter().sum::<usize>() + 2 * limits.peer_connections_max;
         open_files::make_room_for(connections as u64);
-        let mut builder = security::secured(builder(config)?, config)?
-            .limits(limits.clone())
-            .admin_addr(admin.state().addr.to_string());
-        for keyspace in &config.keyspaces {
-            builder = builder.keyspace(sources::open(keyspace, &config.dir).await?);
-        }
-        let engine = builder.start().await?;
+        let engine = builder(config).await?.admin_addr(admin.state().addr.to_string()).start().await?;
         let health = Health::of(engine.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let listeners = vec![http.state(), admin.state()];
@@ -137,9 +131,15 @@ impl Node {
     }
 }
 
-fn builder(config: &Config) -> Result<EngineBuilder, ServeError> {
-    let builder = Engine::builder().cluster_name(&config.cluster.name);
-    Ok(of_node(discovery::found(builder, config)?, &config.node))
+/// Opens what the file names, but no port.
+pub async fn builder(config: &Config) -> Result<EngineBuilder, ServeError> {
+    let builder = Engine::builder().cluster_name(&config.cluster.name).limits(config.limits.clone());
+    let builder = of_node(discovery::found(builder, config)?, &config.node);
+    let mut builder = security::secured(builder, config)?;
+    for keyspace in &config.keyspaces {
+        builder = builder.keyspace(sources::open(keyspace, &config.dir).await?);
+    }
+    Ok(builder)
 }
 
 fn of_node(mut builder: EngineBuilder, node: &NodeConfig) -> EngineBuilder {

@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster;
 use crate::discovery::{Discovery, DynDiscovery, Standalone};
 use crate::engine::Engine;
 use crate::error::StartError;
@@ -191,6 +192,11 @@ impl EngineBuilder {
         self
     }
 
+    /// What `start` would refuse before it opens a socket.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.settings.check()
+    }
+
     /// Binds, joins the cluster and returns once this node answers for its share of the keys.
     ///
     /// Must be called within a tokio runtime; the engine's tasks run there.
@@ -218,7 +224,26 @@ impl Settings {
         positive("limits.handshake_timeout", self.limits.handshake_timeout)?;
         positive("hop_budget", self.hop_budget)?;
         positive("request_timeout", self.request_timeout)?;
-        positive("reseed_interval", self.reseed_interval)
+        positive("reseed_interval", self.reseed_interval)?;
+        let texts = [
+            ("cluster_name", Some(&self.cluster_name)),
+            ("node_name", self.name.as_ref()),
+            ("zone", self.zone.as_ref()),
+        ];
+        for (field, text) in texts {
+            text.map_or(Ok(()), |text| cluster::check_text(field, text))?;
+        }
+        match &self.name {
+            Some(name) if !self.discovery.is_standalone() => self.check_own_certificate(name),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_own_certificate(&self, node: &str) -> Result<(), StartError> {
+        match self.tls.as_ref().and_then(|tls| tls.own_name_error(node)) {
+            Some(why) => Err(StartError::invalid("tls", node, format!("other nodes would refuse this one: {why}"))),
+            None => Ok(()),
+        }
     }
 
     /// The name given, or one that a restart on this host finds again.
@@ -250,6 +275,9 @@ mod tests {
         let hasty = Limits { handshake_timeout: Duration::ZERO, ..Default::default() };
         let hasty = refused(Engine::builder().limits(hasty)).await;
         assert_eq!(hasty, "limits.handshake_timeout = 0ns: must be longer than zero");
+        let unnamed = Engine::builder().zone("");
+        assert_eq!(unnamed.check().unwrap_err().to_string(), "zone = \"\": must not be empty");
+        assert!(refused(Engine::builder().name("n".repeat(256))).await.ends_with("must be at most 255 bytes"));
         let too_small = Engine::builder().keyspace(spec().max_bytes(10));
         assert!(refused(too_small).await.starts_with("keyspace.max_bytes = 10:"));
     }

@@ -449,9 +449,7 @@ fn invalid_spec(error: StartError) -> Error {
 
 /// What tells members from strangers.
 fn gate(settings: &Settings, node: &str) -> Result<Arc<Gate>, StartError> {
-    if let Some(why) = settings.tls.as_ref().and_then(|tls| tls.own_name_error(node)) {
-        return Err(StartError::invalid("tls", node, format!("other nodes would refuse this one: {why}")));
-    }
+    settings.check_own_certificate(node)?;
     if settings.cluster_secret.is_none() && !settings.gossip_listen.ip().is_loopback() {
         tracing::warn!("no cluster secret is set: whoever reaches the gossip port is heard");
     }

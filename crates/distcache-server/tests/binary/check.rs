@@ -96,6 +96,31 @@ fn a_file_that_is_not_there_is_named() {
 }
 
 #[test]
+fn what_a_start_would_refuse_is_refused_and_named() {
+    let shop = Shop::new();
+    let cases = [
+        (
+            "[limits]\nvalue_bytes_max = \"2GiB\"\n".into(),
+            "limits.value_bytes_max = 2147483648: must be at most 1073741824",
+        ),
+        (format!("[node]\nname = \"{}\"\n", "n".repeat(256)), "must be at most 255 bytes"),
+        (
+            "[http]\nlisten = \"127.0.0.1:8080\"\n[admin]\nlisten = \"127.0.0.1:8080\"\n".into(),
+            "node.toml: `listen` in [http] and `listen` in [admin] are the same, 127.0.0.1:8080: each needs a port of its own",
+        ),
+        (
+            format!("# {}\n", "endless ".repeat(1 << 20)),
+            "node.toml: has more than 4194304 bytes: that is no configuration",
+        ),
+    ];
+    for (text, said) in cases {
+        let (code, out, err) = check(&shop, &text);
+        assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
+        assert!(err.contains(said), "{err}");
+    }
+}
+
+#[test]
 fn the_file_of_the_kubernetes_manifests_is_one_that_nodes_take() {
     let manifest = include_str!("../../../../deploy/kubernetes/config.yaml");
     let (_, block) = manifest.split_once("distcache.toml: |\n").expect("the file within the ConfigMap");
