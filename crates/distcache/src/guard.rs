@@ -12,10 +12,16 @@ use serde::{Deserialize, Serialize};
 use crate::error::StartError;
 use crate::spec::{NAME_BYTES_MAX, is_keyspace_name};
 
+mod access;
 mod breaker;
+mod circuit;
 mod places;
 mod rate;
 mod retry;
+mod turns;
+mod way;
+
+pub(crate) use access::{Access, Guards};
 
 /// What no guard is set to, since it would guard nothing or let nothing through.
 const LOADS_MAX: usize = 1 << 20;

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::builder::TIMEOUT_MAX;
@@ -20,6 +19,7 @@ use crate::cluster::Peer;
 use crate::engine::KeepAlive;
 use crate::error::Error;
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
+use crate::guard::Access;
 use crate::lease::{Leases, Sightings};
 use crate::net::{self, Moment};
 use crate::node::{Node, Owner, Topology};
@@ -167,7 +167,7 @@ pub(crate) struct Core {
     fetches: Arc<Flights>,
     leases: Leases,
     sightings: Sightings,
-    load_places: Semaphore,
+    access: Access,
     loads_queued: AtomicUsize,
     counters: Arc<Counters>,
 }
@@ -214,7 +214,7 @@ impl Core {
             fetches: Arc::new(Flights::new(limits.waiters_per_key_max)),
             leases: Leases::new(limits.leased_keys_max),
             sightings: Sightings::new(),
-            load_places: Semaphore::new(limits.loads_running_max),
+            access: Access::new(&spec.name, &spec.settings.guard, &node.guards),
             loads_queued: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
@@ -229,6 +229,7 @@ impl Core {
     /// Replaces source and rules; what is stored stays as far as it fits, loads under way finish.
     pub(crate) fn redefine(&self, spec: KeyspaceSpec) {
         self.store.resize(&spec.settings, self.node.clustered);
+        self.access.update(&spec.settings.guard, &self.node.guards);
         self.definition.store(Arc::new(Definition::of(spec)));
     }
 
@@ -237,9 +238,15 @@ impl Core {
         let now = self.definition.load();
         if now.settings != *settings {
             self.store.resize(settings, self.node.clustered);
+            self.access.update(&settings.guard, &self.node.guards);
             let (source, expires_at) = (now.source.clone(), now.expires_at.clone());
             self.definition.store(Arc::new(Definition { settings: settings.clone(), source, expires_at }));
         }
+    }
+
+    /// Settles its group's guard by its own settings, as the last that were given.
+    pub(crate) fn settle_guard(&self) {
+        self.access.update(&self.definition.load().settings.guard, &self.node.guards);
     }
 
     /// Drops everything that was stored before the clear called `generation`, in no time. A clear that no clock can have named
@@ -270,6 +277,7 @@ impl Core {
     pub(crate) fn stats(&self) -> KeyspaceStats {
         let mut stats = self.counters.read();
         self.store.fill_in(&mut stats);
+        self.access.fill_in(&mut stats);
         stats
     }
 

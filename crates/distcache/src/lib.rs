@@ -31,9 +31,10 @@
 //! ```
 //!
 //! The modules in reading order, a get from top to bottom: `engine` (the front door), `keyspace` (the story of a key), `source`
-//! (what a user implements), `flight` (one question per key at a time), `store` (what is held), `expiry` (how long), `ring` and
-//! `placement` (who owns a key, since when), `lease` (who holds copies), `trust` (who is let in), `peer` (between nodes), `cluster` and `discovery` (who
-//! the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares), `net` (sockets and clock).
+//! (what a user implements), `flight` (one question per key at a time), `guard` (what stands before a source), `store` (what is
+//! held), `expiry` (how long), `ring` and `placement` (who owns a key, since when), `lease` (who holds copies), `trust` (who is
+//! let in), `peer` (between nodes), `cluster` and `discovery` (who the nodes are), `registry` and `keyspaces` (what is defined),
+//! `node` (what all of it shares), `net` (sockets and clock).
 #![warn(missing_docs)]
 
 mod builder;
