@@ -3,7 +3,7 @@
 //! Knows settings and their checks; starts nothing. The invariant: [`Settings`] that passed `build` can be run, so that what
 //! fails later is the world, not the configuration.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -216,6 +216,7 @@ impl Settings {
                 return Err(StartError::invalid("keyspace.name", &spec.name, "is defined twice"));
             }
         }
+        self.check_groups()?;
         let positive = |field, value: Duration| match value {
             Duration::ZERO => Err(StartError::invalid(field, value, "must be longer than zero")),
             value if value > TIMEOUT_MAX => Err(StartError::invalid(field, value, "must be at most a day")),
@@ -246,6 +247,21 @@ impl Settings {
         }
     }
 
+    /// Keyspaces that share a guard have to say the same of it.
+    fn check_groups(&self) -> Result<(), StartError> {
+        let mut groups = HashMap::new();
+        for spec in &self.keyspaces {
+            let guard = &spec.settings.guard;
+            let Some(group) = &guard.group else { continue };
+            let (first, settings) = *groups.entry(group).or_insert((&spec.name, guard));
+            if settings != guard {
+                let reason = format!("keyspaces {first:?} and {:?} of this group have different guards", spec.name);
+                return Err(StartError::invalid("keyspace.guard.group", group, reason));
+            }
+        }
+        Ok(())
+    }
+
     /// The name given, or one that a restart on this host finds again.
     pub(crate) fn node_name(&self, peer_port: u16) -> String {
         self.name.clone().unwrap_or_else(|| format!("{}:{peer_port}", net::host_name()))
@@ -255,7 +271,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DataSource, Fetched, SourceError};
+    use crate::{DataSource, Fetched, GuardSettings, SourceError};
 
     struct Nothing;
     impl DataSource for Nothing {
@@ -278,6 +294,11 @@ mod tests {
         let unnamed = Engine::builder().zone("");
         assert_eq!(unnamed.check().unwrap_err().to_string(), "zone = \"\": must not be empty");
         assert!(refused(Engine::builder().name("n".repeat(256))).await.ends_with("must be at most 255 bytes"));
+        let guarded =
+            |name, loads| KeyspaceSpec::new(name, Nothing).guard(GuardSettings::new().group("db").loads_max(loads));
+        let at_odds = Engine::builder().keyspace(guarded("a", 1)).keyspace(guarded("b", 1)).keyspace(guarded("c", 2));
+        let reason = "keyspaces \"a\" and \"c\" of this group have different guards";
+        assert_eq!(refused(at_odds).await, format!("keyspace.guard.group = \"db\": {reason}"));
         let too_small = Engine::builder().keyspace(spec().max_bytes(10));
         assert!(refused(too_small).await.starts_with("keyspace.max_bytes = 10:"));
     }

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tracing::Instrument;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
@@ -22,6 +21,7 @@ use crate::engine::KeepAlive;
 use crate::error::Error;
 use crate::expiry::{Rules, Times};
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
+use crate::guard::Access;
 use crate::hotkeys::{HotKey, HotKeys};
 use crate::lease::{Leases, Sightings};
 use crate::net::{self, Moment};
@@ -189,7 +189,7 @@ pub(crate) struct Core {
     hot_keys: HotKeys,
     failures: Failures,
     warm_up: WarmUp,
-    load_places: Semaphore,
+    access: Access,
     loads_queued: AtomicUsize,
     counters: Arc<Counters>,
 }
@@ -243,7 +243,7 @@ impl Core {
             hot_keys: HotKeys::new(limits.hot_keys_max, node.clock.now()),
             failures: Failures::new(),
             warm_up: WarmUp::default(),
-            load_places: Semaphore::new(limits.loads_running_max),
+            access: Access::new(&spec.name, &spec.settings.guard, &node.guards),
             loads_queued: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
@@ -274,6 +274,7 @@ impl Core {
     fn redefined_as(self: &Arc<Self>, next: Definition) {
         let rules = next.rules;
         self.store.resize(&next.settings, self.node.clustered);
+        self.access.update(&next.settings.guard, &self.node.guards);
         self.node.sweep.notify_one();
         if self.definition.swap(Arc::new(next)).rules != rules {
             let core = self.clone();
@@ -288,6 +289,11 @@ impl Core {
         let note_use = |version, times: &mut Times| times.note_use(&rules, version, now);
         self.store.amend_all(note_use, tokio::task::yield_now).await;
         self.store.set_idle_ttl(rules.idle_ttl);
+    }
+
+    /// Settles its group's guard by its own settings, as the last that were given.
+    pub(crate) fn settle_guard(&self) {
+        self.access.update(&self.definition.load().settings.guard, &self.node.guards);
     }
 
     /// Drops everything that was stored before the clear called `generation`, in no time. A clear that no clock can have named
@@ -318,6 +324,7 @@ impl Core {
     pub(crate) fn stats(&self) -> KeyspaceStats {
         let mut stats = self.counters.read();
         self.store.fill_in(&mut stats);
+        self.access.fill_in(&mut stats);
         stats
     }
 

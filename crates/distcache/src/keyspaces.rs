@@ -85,7 +85,7 @@ impl Keyspaces {
         match self.table.write().entry(name.clone()) {
             Entry::Occupied(_) => return Err(Error::KeyspaceExists { name }),
             Entry::Vacant(place) => {
-                place.insert(core);
+                place.insert(core).settle_guard();
             }
         }
         if registry.get(&name).is_none_or(|agreed| agreed.deleted) {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::{Peer, PeerState};
+use crate::guard::Guards;
 use crate::limits::Limits;
 use crate::net::{self, Clock};
 use crate::peer::link::{Link, LinkSettings};
@@ -46,6 +47,8 @@ pub(crate) struct Node {
     pub(crate) traces: Traces,
     /// Who owns what, for hits.
     pub(crate) tenures: Tenures,
+    /// What stands before the sources that several keyspaces share.
+    pub(crate) guards: Guards,
     topology: ArcSwap<Topology>,
     link_settings: Arc<LinkSettings>,
     versions: AtomicU64,
@@ -121,6 +124,7 @@ impl Node {
         };
         Self {
             id: NodeId::of(&parts.name),
+            guards: Guards::new(parts.limits.loads_running_max, parts.clock),
             limits: parts.limits,
             clock: parts.clock,
             request_timeout: parts.request_timeout,

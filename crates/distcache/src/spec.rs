@@ -116,7 +116,7 @@ impl Default for KeyspaceSettings {
     }
 }
 
-const NAME_BYTES_MAX: usize = 128;
+pub(crate) const NAME_BYTES_MAX: usize = 128;
 const MAX_BYTES_MIN: u64 = 64 << 10;
 /// Lifetimes cross the wire as milliseconds and are added to a clock; a century is for ever.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

@@ -3,12 +3,10 @@
 //! Knows neither peers nor who asked. The invariants: a source that panics, hangs or fails gives its callers a typed error and
 //! frees the key; what a load brings is kept only if nothing was written, cleared or moved to another owner since it began.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
-use futures_util::FutureExt;
 use tracing::Instrument;
 
 use super::{Begun, Core, Definition, entry_of};
@@ -16,9 +14,9 @@ use crate::error::{Error, Overload};
 use crate::expiry::{self, Grace, Times};
 use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::net;
-use crate::source::{Fetched, SourceError};
+use crate::source::Fetched;
 use crate::spec::{Entry, Origin};
-use crate::stats::{Count, Took};
+use crate::stats::Count;
 use crate::store::{Holding, Look, Record};
 use crate::trace;
 
@@ -110,9 +108,7 @@ impl Core {
         let (core, span) = (self.clone(), trace::load(&self.name, tickets.len()));
         self.node.spawn_work(async move {
             let _queued = Queued(core.clone());
-            if let Ok(_place) = core.load_places.acquire().await {
-                core.run_loads(tickets, purpose).instrument(span).await;
-            }
+            core.run_loads(tickets, purpose).instrument(span).await;
         });
     }
 
@@ -125,16 +121,44 @@ impl Core {
         }
         let answers = {
             let keys: Vec<&str> = tickets.iter().map(Ticket::key).collect();
-            let started = Instant::now();
-            let answers = ask_source(&definition, &keys).await;
-            self.counters.add(Count::LoadMicros, started.elapsed().as_micros() as u64);
-            self.counters.took(Took::Load, started.elapsed());
-            trace::loaded(1, &answers);
-            answers
+            self.ask_source(&definition, &keys).await
         };
         for (ticket, answer) in tickets.into_iter().zip(answers) {
             self.land_load(ticket, &definition, begun, purpose, answer);
         }
+    }
+
+    /// Asks the source when its guard lets the load through; for a single key that is held with a validator, whether it has
+    /// changed.
+    async fn ask_source<'k>(&self, definition: &Definition, keys: &[&'k str]) -> Vec<Result<Fetched, Error>> {
+        let source = &definition.source;
+        let held = if let [key] = keys { self.held_with_validator(key) } else { None };
+        let (held, attempts) = (held.as_ref(), AtomicU32::new(0));
+        let call = |keys: Vec<&'k str>| {
+            attempts.fetch_add(1, Relaxed);
+            async move {
+                match (&keys[..], held) {
+                    ([key], Some(held)) => vec![source.revalidate(key, held).await],
+                    ([key], None) => vec![source.fetch(key).await],
+                    _ => source.fetch_many(&keys).await,
+                }
+            }
+        };
+        let answers = self.access.ask(definition.settings.load_timeout, &self.counters, keys, call).await;
+        trace::loaded(attempts.into_inner(), &answers);
+        answers
+    }
+
+    /// What is held of a key of ours, however old, if its source gave a validator for it.
+    fn held_with_validator(&self, key: &str) -> Option<Fetched> {
+        let hash = self.hash(key);
+        let (holding, validity) = self.standing(hash);
+        let record = match self.store.get(holding, hash, key, validity) {
+            Look::Hit(record) | Look::Due(record) if holding == Holding::Owned => record,
+            _ => return None,
+        };
+        let validator = record.validator();
+        (!validator.is_empty()).then(|| Some(Fetched::new(record.into_value()?).validator(validator)))?
     }
 
     fn land_load(
@@ -236,34 +260,4 @@ impl Drop for Queued {
     fn drop(&mut self) {
         self.0.loads_queued.fetch_sub(1, Relaxed);
     }
-}
-
-/// Asks the source, and turns whatever it does into one answer per key.
-async fn ask_source(definition: &Definition, keys: &[&str]) -> Vec<Result<Fetched, Error>> {
-    let limit = definition.settings.load_timeout;
-    let source = &definition.source;
-    // The call itself stands inside, since a source may panic before it gives a future.
-    let asked = AssertUnwindSafe(async {
-        match keys {
-            [key] => vec![source.fetch(key).await],
-            _ => source.fetch_many(keys).await,
-        }
-    });
-    let failed = |error: Error| keys.iter().map(|_| Err(error.clone())).collect();
-    match tokio::time::timeout(limit, asked.catch_unwind()).await {
-        Ok(Ok(answers)) if answers.len() == keys.len() => {
-            answers.into_iter().map(|answer| answer.map_err(Error::from)).collect()
-        }
-        Ok(Ok(answers)) => {
-            let reason = format!("fetch_many gave {} answers to {} keys", answers.len(), keys.len());
-            failed(Error::Source(SourceError::failed(reason)))
-        }
-        Ok(Err(panic)) => failed(Error::SourcePanicked { message: panic_message(panic.as_ref()) }),
-        Err(_) => failed(Error::LoadTimeout { limit }),
-    }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
 }

@@ -9,6 +9,7 @@ mod dns;
 mod expiry;
 mod failures;
 mod flights;
+mod guard;
 mod harness;
 mod hot;
 mod keyspaces;

@@ -253,3 +253,47 @@ async fn an_idle_time_that_comes_later_begins_when_it_comes() {
     assert!(things.cached("k").is_some());
     eventually("it is swept", || things.stats().evicted_idle == 1).await;
 }
+
+/// A source that knows whether a value has changed; counts how often it had to send one.
+#[derive(Clone)]
+struct Versioned(std::sync::Arc<[std::sync::atomic::AtomicU64; 3]>);
+
+impl distcache::DataSource for Versioned {
+    async fn fetch(&self, _: &str) -> Result<Fetched, SourceError> {
+        self.0[0].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let version = self.0[2].load(std::sync::atomic::Ordering::SeqCst).to_string();
+        Ok(Fetched::new(format!("value {version}")).ttl(SHORT).validator(version))
+    }
+
+    async fn revalidate(&self, key: &str, held: &Fetched) -> Result<Fetched, SourceError> {
+        self.0[1].fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        let version = self.0[2].load(std::sync::atomic::Ordering::SeqCst).to_string();
+        match held.held_validator().is_some_and(|validator| *validator == version) {
+            true => Ok(held.clone().ttl(SHORT)),
+            false => self.fetch(key).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_gave_a_validator_is_asked_whether_the_value_has_changed() {
+    let source = Versioned(std::sync::Arc::default());
+    let counts = || [0, 1].map(|n| source.0[n].load(std::sync::atomic::Ordering::SeqCst));
+    let spec = distcache::KeyspaceSpec::new(KEYSPACE, source.clone()).stale_if_error(HOUR);
+    let engine = distcache::Engine::builder().keyspace(spec).start().await.unwrap();
+    let things = things(&engine);
+    assert_eq!(things.get("k").await.unwrap(), "value 0");
+    for round in 1..=3 {
+        expired(&things, "k").await;
+        assert_eq!(things.get("k").await.unwrap(), "value 0");
+        assert_eq!(counts(), [1, round], "the value is not sent again");
+        assert!(!entry(&things, "k").await.is_stale);
+    }
+    expired(&things, "k").await;
+    source.0[2].store(1, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(things.get("k").await.unwrap(), "value 1");
+    assert_eq!(counts(), [2, 4]);
+    things.delete("k").await.unwrap();
+    assert_eq!(things.get("k").await.unwrap(), "value 1");
+    assert_eq!(counts(), [3, 4], "what is not held cannot be revalidated");
+}
