@@ -148,8 +148,10 @@ impl Drop for Queued<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
     use std::sync::Arc;
 
+    use futures_util::FutureExt;
     use tokio::task::{JoinHandle, yield_now};
 
     use super::*;
@@ -192,6 +194,18 @@ mod tests {
             let at = asked.remove(0).await.unwrap().unwrap();
             assert!((expected..expected + 5).contains(&at), "{at} instead of {expected} ms");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_overtakes_also_when_looking_first() {
+        let turns = turns(RateLimit::per_second(1.0).wait(60 * SECOND));
+        let start = Instant::now();
+        turns.take(start + SECOND).await.unwrap().use_up();
+        let (mut first, mut second) = (pin!(turns.take(start + 9 * SECOND)), pin!(turns.take(start + 9 * SECOND)));
+        assert!(first.as_mut().now_or_never().is_none() && second.as_mut().now_or_never().is_none());
+        tokio::time::advance(SECOND + SECOND / 2).await;
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(first.as_mut().now_or_never().is_some());
     }
 
     #[tokio::test(start_paused = true)]

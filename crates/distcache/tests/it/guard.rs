@@ -305,6 +305,9 @@ async fn a_shared_group_opens_for_both_keyspaces_and_keeps_to_the_last_settings(
     assert!(matches!(a.get("l").await, Err(Error::CircuitOpen { .. })), "a keyspace that is not made settles nothing");
     engine.create_keyspace(spec("d", &sound, &open_door)).await.unwrap();
     assert!(matches!(a.get("l").await, Err(Error::Source(_))));
+    engine.update_keyspace(spec("b", &sound, &guard)).await.unwrap();
+    fail_until_open(&a).await;
+    assert!(matches!(b.get("m").await, Err(Error::CircuitOpen { .. })), "who comes back brings its settings along");
 }
 
 #[tokio::test]

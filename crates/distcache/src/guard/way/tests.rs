@@ -75,8 +75,10 @@ fn touchy() -> CircuitBreaker {
 async fn a_load_that_gets_no_place_in_its_time_is_overload_and_not_a_slow_source() {
     let post = post(GuardSettings::new().loads_max(1).circuit_breaker(CircuitBreaker::new().calls_min(1)));
     let taken = post.guard.places.try_take().unwrap();
+    let start = Instant::now();
     let error = post.one(SECOND, Ok("v")).await.unwrap_err();
     assert!(matches!(error, Error::Overloaded { what: Overload::Loads, limit: 1 }), "{error}");
+    assert!(start.elapsed() <= LIMIT + SECOND / 100, "{:?}", start.elapsed());
     assert_eq!((post.asked.get(), post.guard.circuit()), (0, CircuitState::Closed));
     let (late, ()) = tokio::join!(post.one(LIMIT / 2, Ok("v")), async {
         sleep(LIMIT * 2 / 3).await;
@@ -235,6 +237,16 @@ async fn a_load_that_waited_until_the_circuit_opened_does_not_ask() {
     sleep(6 * SECOND).await;
     assert_eq!(post.one(SECOND, Ok("v")).await.unwrap(), "v", "its turn was given back");
     assert!(matches!(post.one(SECOND, Ok("v")).await, Err(Error::RateLimited { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_circuit_refuses_before_anything_is_waited_for() {
+    let rate = RateLimit::per_second(0.5).burst(1).wait(LIMIT);
+    let post = post(GuardSettings::new().circuit_breaker(touchy().calls_min(1)).rate_limit(rate));
+    post.panic().await.unwrap_err();
+    let start = Instant::now();
+    assert!(matches!(post.panic().await, Err(Error::CircuitOpen { .. })));
+    assert_eq!(start.elapsed(), Duration::ZERO);
 }
 
 #[tokio::test(start_paused = true)]
