@@ -71,7 +71,7 @@ pub(crate) struct KeepAlive {
 
 /// Whether this node takes part in a cluster.
 enum Standing {
-    Alone { board: Board, ready: AtomicBool },
+    Alone { board: Board, me: Peer, ready: AtomicBool },
     Member { cluster: Cluster, ready: AtomicBool },
 }
 
@@ -133,9 +133,9 @@ impl Engine {
         let me = Peer::alone(settings.name.clone().unwrap_or_else(net::host_name), settings.weight.max(1));
         let node = node(&settings, me.name.clone(), me.incarnation, Arc::default(), false, stop);
         node.adopt(vec![me.clone()]);
-        let board = Board::new(View { peers: vec![me] });
+        let board = Board::new(View { peers: vec![me.clone()] });
         let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
-        let standing = Arc::new(Standing::Alone { board, ready: AtomicBool::new(true) });
+        let standing = Arc::new(Standing::Alone { board, me, ready: AtomicBool::new(true) });
         Self { node, keyspaces, standing, alive }
     }
 
@@ -331,7 +331,7 @@ impl Engine {
     /// This node, as the others see it.
     pub fn me(&self) -> Peer {
         match &*self.standing {
-            Standing::Alone { .. } => self.peers().remove(0),
+            Standing::Alone { me, .. } => me.clone(),
             Standing::Member { cluster, .. } => cluster.me(),
         }
     }
