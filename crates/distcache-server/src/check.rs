@@ -8,7 +8,7 @@ use distcache::Engine;
 use crate::config::{Config, Overrides};
 use crate::listener::{CertificateFiles, ListenError};
 use crate::serve::ServeError;
-use crate::{discovery, security, sources};
+use crate::{discovery, security, sources, telemetry};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,6 +29,7 @@ pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
             let checked = listener.tls.as_ref().map_or(Ok(()), CertificateFiles::check);
             checked.map_err(|error| ListenError::Certificates { name, error })?;
         }
+        telemetry::check(config.telemetry.as_ref())?;
         let builder = discovery::found(Engine::builder(), &config)?;
         let _checked = security::secured(builder, &config)?;
         for keyspace in &config.keyspaces {
