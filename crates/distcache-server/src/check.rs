@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use crate::config::{Config, Overrides};
 use crate::listener::{CertificateFiles, ListenError};
 use crate::serve::{self, ServeError};
+use crate::telemetry;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -26,6 +27,7 @@ pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
             let checked = listener.tls.as_ref().map_or(Ok(()), CertificateFiles::check);
             checked.map_err(|error| ListenError::Certificates { name, error })?;
         }
+        telemetry::check(config.telemetry.as_ref())?;
         serve::builder(&config).await?.check()?;
     }
     println!("{} is fine:", args.config.display());

@@ -24,6 +24,7 @@ mod section;
 mod security;
 mod source;
 mod summary;
+mod telemetry;
 mod units;
 
 pub use discovery::DiscoveryConfig;
@@ -38,6 +39,7 @@ pub use overrides::Overrides;
 use section::{Document, Section};
 pub use security::{ClusterConfig, NodeTlsConfig};
 pub use source::{HttpConfig, Question, RedisConfig, SourceConfig, SqlConfig};
+pub use telemetry::TelemetryConfig;
 pub use units::parse_duration;
 
 use distcache::Limits;
@@ -56,6 +58,7 @@ pub struct Config {
     /// The answer to one batch.
     pub answer_bytes_max: usize,
     pub admin: ListenerConfig,
+    pub telemetry: Option<TelemetryConfig>,
     pub keyspaces: Vec<KeyspaceConfig>,
     /// The directory of the file: relative paths in it begin there.
     pub dir: PathBuf,
@@ -105,7 +108,8 @@ impl Config {
 
     pub fn parse(text: &str, dir: PathBuf) -> Result<Self, Reason> {
         let document = Document::parse(text)?;
-        let known = ["node", "cluster", "tls", "discovery", "http", "admin", "limits", "guards", "keyspaces"];
+        let known =
+            ["node", "cluster", "tls", "discovery", "http", "admin", "telemetry", "limits", "guards", "keyspaces"];
         let mut root = document.root(&known, &["redis"])?;
         let node = node(&mut root)?;
         let cluster = security::cluster(&mut root, &dir)?;
@@ -114,9 +118,10 @@ impl Config {
         let discovery = discovery::discovery(&mut root)?;
         let (http, answer_bytes_max) = listener::http(&mut root, HTTP, &dir)?;
         let admin = listener::admin(&mut root, ADMIN, &dir)?;
+        let telemetry = telemetry::telemetry(&mut root)?;
         let guards = guard::guards(&mut root)?;
         let keyspaces = keyspace::keyspaces(&mut root, &guards, &limits)?;
-        Ok(Self { node, cluster, tls, limits, discovery, http, answer_bytes_max, admin, keyspaces, dir })
+        Ok(Self { node, cluster, tls, limits, discovery, http, answer_bytes_max, admin, telemetry, keyspaces, dir })
     }
 
     pub fn is_standalone(&self) -> bool {
@@ -185,6 +190,10 @@ mod tests {
         idle_timeout = "2m"
         answer_bytes_max = "1MiB"
         tls = { cert = "a.pem", key = "/run/a.key" }
+        [telemetry]
+        otlp_endpoint = "http://127.0.0.1:4318"
+        service_name = "shop-cache"
+        sample_ratio = "2%"
         [keyspaces.users]
         max_bytes = "64MiB"
         ttl = "5m"
@@ -222,6 +231,9 @@ mod tests {
         let tls = config.http.tls.unwrap();
         assert_eq!((tls.cert, tls.key), ("/etc/cache/a.pem".into(), "/run/a.key".into()));
         assert_eq!((tls.client_ca, config.admin.tls), (None, None));
+        let telemetry = config.telemetry.unwrap();
+        assert_eq!(telemetry.endpoint.to_string(), "http://127.0.0.1:4318");
+        assert_eq!((telemetry.service_name.as_str(), telemetry.sample_ratio), ("shop-cache", 0.02));
         let users = &config.keyspaces[0];
         assert_eq!(users.name, "users");
         assert_eq!(users.max_bytes, Some(64 << 20));
@@ -238,6 +250,7 @@ mod tests {
         assert!(config.is_standalone());
         assert_eq!(config.http.listen, HTTP);
         assert_eq!((config.http.limits, config.http.tls), (ListenerLimits::HTTP, None));
+        assert_eq!(config.telemetry, None);
         assert!(config.keyspaces.is_empty());
     }
 
@@ -281,6 +294,11 @@ mod tests {
         assert!(refused("[http]\nlisten = \"8080\"\n").contains("expected an address and port"));
         assert!(refused("http = 1\n").contains("expected a section [http]"));
         assert!(refused("[node]\nweight = 0\n").contains("expected a whole number from 1 to 10000"));
+        for endpoint in ["https://collector:4318", "collector:4318", "http://collector:4318/v1/traces"] {
+            let refused = refused(&format!("[telemetry]\notlp_endpoint = \"{endpoint}\"\n"));
+            assert!(refused.contains("at line 2: expected where a collector speaks OTLP over HTTP"), "{refused}");
+        }
+        assert!(refused("[telemetry]\nendpoint = 1\n").ends_with("did you mean `otlp_endpoint`?"));
         let provider = refused("[discovery]\nprovider = \"statik\"\n");
         assert!(provider.ends_with("\"dns\", \"nats\" or \"kubernetes\"; did you mean \"static\"?"), "{provider}");
         assert!(refused("[keyspaces.\"a b\"]\nsource = { kind = \"none\" }\n").contains("`a b`"));
@@ -298,6 +316,7 @@ mod tests {
         assert!(source("url = \"sqlite:x\"").contains("`query` is missing in [keyspaces.u.source] at line 2"));
         assert!(source("query = \"SELECT ?1\"").contains("`url` is missing"));
         assert!(source("url = \"sqlite:x\", query = \"q\", table = \"t\"").contains("both `query` and `table`"));
+        assert!(refused("[telemetry]\n").starts_with("`otlp_endpoint` is missing in [telemetry] at line 1"));
         assert!(refused("[tls]\nca = \"ca.pem\"\n").contains("`cert` is missing in [tls] at line 1"));
         assert!(refused("[http.tls]\n").contains("`cert` is missing in [http.tls] at line 1"));
         assert!(refused("[admin.tls]\ncert = \"a.pem\"\n").contains("`key` is missing in [admin.tls]"));

@@ -80,6 +80,12 @@ impl Metrics {
         Router::new().route("/metrics", get(metrics)).with_state(self.clone())
     }
 
+    /// When what only grows was zero.
+    #[cfg_attr(not(feature = "otlp"), expect(dead_code, reason = "Prometheus is told as a metric"))]
+    pub fn started(&self) -> SystemTime {
+        self.started
+    }
+
     pub fn gather(&self) -> Vec<Family> {
         let mut families = node::families(&self.engine, &self.listeners, self.started);
         families.extend(keyspaces::families(&self.engine));

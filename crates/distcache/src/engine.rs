@@ -73,7 +73,7 @@ pub(crate) struct KeepAlive {
 
 /// Whether this node takes part in a cluster.
 enum Standing {
-    Alone { board: Board, ready: AtomicBool },
+    Alone { board: Board, me: Peer, ready: AtomicBool },
     Member { cluster: Cluster, ready: AtomicBool },
 }
 
@@ -136,10 +136,10 @@ impl Engine {
         let me = Peer::alone(settings.name.clone().unwrap_or_else(net::host_name), settings.weight.max(1));
         let node = node(&settings, me.name.clone(), me.incarnation, Arc::default(), false, stop);
         node.adopt(vec![me.clone()]);
-        let board = Board::new(View { peers: vec![me] });
+        let board = Board::new(View { peers: vec![me.clone()] });
         let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
         keyspaces.all().iter().for_each(|core| core.warm_named_keys());
-        let standing = Arc::new(Standing::Alone { board, ready: AtomicBool::new(true) });
+        let standing = Arc::new(Standing::Alone { board, me, ready: AtomicBool::new(true) });
         Self { node, keyspaces, standing, alive }
     }
 
@@ -335,7 +335,7 @@ impl Engine {
     /// This node, as the others see it.
     pub fn me(&self) -> Peer {
         match &*self.standing {
-            Standing::Alone { .. } => self.peers().remove(0),
+            Standing::Alone { me, .. } => me.clone(),
             Standing::Member { cluster, .. } => cluster.me(),
         }
     }

@@ -157,6 +157,16 @@ impl<'t> Section<'t> {
         self.string(key)?.ok_or_else(|| self.missing(key, expected))
     }
 
+    /// What is not read by `read` is refused.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Reason> {
+        self.read(key, expected, |value| text_of(value).and_then(read))
+    }
+
     pub(super) fn strings(&mut self, key: &'static str) -> Result<Option<Vec<String>>, Reason> {
         self.read(key, "a list of strings", |value| texts_of(value, |_| true))
     }

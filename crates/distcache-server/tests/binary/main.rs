@@ -20,6 +20,8 @@ mod lifecycle;
 mod limits;
 mod metrics;
 mod node;
+#[cfg(all(feature = "otlp", unix))]
+mod otlp;
 mod secret;
 #[cfg(feature = "certs")]
 mod security;

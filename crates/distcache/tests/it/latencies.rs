@@ -35,6 +35,16 @@ async fn every_way_that_takes_time_is_timed_where_it_is_taken_and_a_hit_is_none_
     assert_eq!(counts(&told(&nodes[1]))[3], 0, "the caller's wait, not the owner's work");
 }
 
+#[tokio::test]
+async fn a_node_by_itself_tells_of_itself_also_after_it_has_stopped() {
+    let (engine, things) = alone(&Source::new()).await;
+    things.get("k").await.unwrap();
+    let me = engine.me();
+    engine.shutdown(Duration::from_secs(1)).await;
+    assert_eq!((engine.me(), engine.ring().members.len(), engine.peers().len()), (me, 0, 0));
+    assert_eq!((told(&engine).load.count(), engine.stats()[0].1.loads), (1, 1));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_is_timed_once_and_failures_are_timed_too() {
     let source = Source::new();
