@@ -196,20 +196,24 @@ async fn what_the_owners_guard_refuses_keeps_its_type_and_is_not_loaded_elsewher
 
 #[tokio::test]
 async fn a_load_that_gets_no_place_in_its_time_says_so() {
-    let (source, soon) = (Held::new(), Duration::from_millis(300));
-    let guard = GuardSettings::new().loads_max(1);
-    let spec = KeyspaceSpec::new(KEYSPACE, source).guard(guard).load_timeout(soon);
-    let engine = Engine::builder().keyspace(spec).start().await.unwrap();
+    let source = Held::new();
+    let spec = |limit| {
+        KeyspaceSpec::new(KEYSPACE, source.clone()).guard(GuardSettings::new().loads_max(1)).load_timeout(limit)
+    };
+    let engine = Engine::builder().keyspace(spec(LATE)).start().await.unwrap();
     let things = things(&engine);
-    // Whoever is first hangs to the end; the last has no time left when a place is free.
-    let mut errors: Vec<_> = join_all(["a", "b"].map(|key| things.get(key))).await;
-    let (second, first) = (errors.pop().unwrap().unwrap_err(), errors.pop().unwrap().unwrap_err());
-    assert!(matches!(first, Error::LoadTimeout { limit } if limit == soon), "{first}");
-    let is_overload = matches!(second, Error::Overloaded { what: distcache::Overload::Loads, limit: 1 });
-    assert!(is_overload || matches!(second, Error::LoadTimeout { .. }), "{second}");
+    let first = tokio::spawn({
+        let things = things.clone();
+        async move { things.get("a").await }
+    });
+    eventually("the first runs", || things.stats().loads_running == 1).await;
+    engine.update_keyspace(spec(SOON)).await.unwrap();
+    let error = things.get("b").await.unwrap_err();
+    assert!(matches!(error, Error::Overloaded { what: distcache::Overload::Loads, limit: 1 }), "{error}");
     let stats = things.stats();
-    assert_eq!((stats.guard_waits, stats.loads_running, stats.loads_waiting), (1, 0, 0));
-    assert_eq!(stats.overloads, u64::from(is_overload));
+    assert_eq!((stats.guard_waits, stats.overloads, stats.loads_running, stats.loads_waiting), (1, 1, 1, 0));
+    source.let_end(1);
+    assert_eq!(first.await.unwrap().unwrap(), value_of("a"), "under the limit that it began with");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
