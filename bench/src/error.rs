@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::path::PathBuf;
 
 /// Every failure ends the run: a table with a hole in it compares nothing.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum BenchError {
     Tls(#[from] distcache::TlsError),
     #[error(transparent)]
     Secret(#[from] distcache::SecretError),
+    #[error("the picture could not be drawn: {0}")]
+    Picture(String),
     #[error("no certificate could be made: {0}")]
     Certificate(#[from] rcgen::Error),
     /// groupcache does not export its error.
@@ -33,6 +36,8 @@ pub enum BenchError {
     TimedOut { what: &'static str, seconds: u64 },
     #[error("the value of {key} has {len} bytes")]
     WrongValue { key: String, len: usize },
+    #[error("trace {}: {source}", path.display())]
+    Trace { path: PathBuf, source: io::Error },
     #[error("a reading task panicked: {0}")]
     TaskPanicked(#[from] tokio::task::JoinError),
 }

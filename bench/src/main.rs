@@ -1,9 +1,10 @@
 //! distcache side by side with other caches. Every comparison runs all its contestants in turns, in one run.
 //!
-//! In reading order: [`hit`], [`remote`], [`tls`], [`many`], [`ring`] and [`memory`] are the comparisons; [`cluster`] and [`child`] run
-//! contestants as processes of their own, which [`drive`] and [`systems`] are the inside of; [`bare`], [`workload`],
-//! [`stats`], [`machine`] and [`report`] are what several of them share.
+//! In reading order: [`hit`], [`remote`], [`tls`], [`many`], [`ring`], [`memory`], [`ratio`], [`stampede`] and [`outage`] are the
+//! comparisons; [`cluster`] and [`child`] run contestants as processes of their own, which [`drive`] and [`systems`] are the inside
+//! of; [`bare`], [`workload`], [`trace`], [`arrivals`], [`stats`], [`machine`] and [`report`] are what several of them share.
 
+mod arrivals;
 mod bare;
 mod child;
 mod cluster;
@@ -13,15 +14,20 @@ mod hit;
 mod machine;
 mod many;
 mod memory;
+mod outage;
+mod ratio;
 mod remote;
 mod report;
 mod ring;
+mod stampede;
 mod stats;
 mod systems;
 mod tls;
+mod trace;
 mod workload;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -78,6 +84,20 @@ enum Command {
     Ring,
     /// Memory of a million entries, beside the limit and other stores
     Memory,
+    /// Hit ratios of every eviction policy, beside the best that is possible and other caches
+    HitRatio {
+        /// A file of requests, 12 bytes each, as it is or `.zst`; may be repeated. Without any, streams are made by Zipf's law
+        #[arg(long = "trace")]
+        traces: Vec<PathBuf>,
+    },
+    /// One hot key that expires before a slow source which dies for a while, with and without stale answers
+    Stampede,
+    /// Calls that reach a source which fails, slows and recovers, with and without a guard
+    Outage {
+        /// Draw the calls over time into this SVG file
+        #[arg(long)]
+        picture: Option<PathBuf>,
+    },
     /// A server in a process of its own
     #[command(hide = true)]
     Serve { system: System, cluster: String, name: String, seeds: Vec<SocketAddr> },
@@ -100,17 +120,34 @@ fn main() -> ExitCode {
     }
 }
 
-type Comparison = fn(Settings) -> Result<Vec<Target>, BenchError>;
+type Comparison<'a> = &'a dyn Fn(Settings) -> Result<Vec<Target>, BenchError>;
 
 fn run(command: Command, settings: Settings) -> Result<(), BenchError> {
-    let comparisons: &[Comparison] = match command {
-        Command::All => &[hit::run, remote::run, tls::run, many::run, ring::run, memory::run],
-        Command::Hit => &[hit::run],
-        Command::Remote => &[remote::run],
-        Command::Tls => &[tls::run],
-        Command::Many => &[many::run],
-        Command::Ring => &[ring::run],
-        Command::Memory => &[memory::run],
+    let traces = if let Command::HitRatio { traces } = &command { traces.clone() } else { Vec::new() };
+    let ratio = |settings| ratio::run(settings, &traces);
+    let picture = if let Command::Outage { picture } = &command { picture.clone() } else { None };
+    let outage = |settings| outage::run(settings, picture.clone());
+    let comparisons: Vec<Comparison> = match command {
+        Command::All => vec![
+            &hit::run,
+            &remote::run,
+            &tls::run,
+            &many::run,
+            &ring::run,
+            &memory::run,
+            &ratio,
+            &stampede::run,
+            &outage,
+        ],
+        Command::Hit => vec![&hit::run],
+        Command::Remote => vec![&remote::run],
+        Command::Tls => vec![&tls::run],
+        Command::Many => vec![&many::run],
+        Command::Ring => vec![&ring::run],
+        Command::Memory => vec![&memory::run],
+        Command::HitRatio { .. } => vec![&ratio],
+        Command::Stampede => vec![&stampede::run],
+        Command::Outage { .. } => vec![&outage],
         Command::Serve { system, cluster, name, seeds } => return systems::serve(system, &cluster, &name, &seeds),
         Command::Drive { system, cluster, servers } => return drive::run(system, &cluster, &servers),
         Command::Fill(fill) => return memory::fill(&fill),

@@ -48,10 +48,15 @@ impl SplitMix {
 /// `len` draws of `0..keys` after Zipf's law with exponent 1: the n-th most popular is asked for 1/n as often as the first.
 /// Popularity is scattered over the numbers.
 pub fn zipf(keys: usize, len: usize, seed: u64) -> Vec<u32> {
+    zipf_of(1.0, keys, len, seed)
+}
+
+/// The same with another exponent.
+pub fn zipf_of(exponent: f64, keys: usize, len: usize, seed: u64) -> Vec<u32> {
     let mut total = 0.0;
     let cumulated: Vec<f64> = (1..=keys)
         .map(|rank| {
-            total += 1.0 / rank as f64;
+            total += (rank as f64).powf(-exponent);
             total
         })
         .collect();

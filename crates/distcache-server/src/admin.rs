@@ -5,8 +5,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::http::{self, ApiError};
 use crate::listener::{HEADERS_MAX, ListenerState};
 
+mod settings;
+
 pub fn router(engine: Engine, listeners: Vec<Arc<ListenerState>>) -> Router {
     let listeners = Router::new().route("/admin/listeners", get(self::listeners)).with_state(listeners.into());
     Router::new()
@@ -24,6 +26,7 @@ pub fn router(engine: Engine, listeners: Vec<Arc<ListenerState>>) -> Router {
         .route("/admin/ring", get(ring))
         .route("/admin/keyspaces", get(keyspaces))
         .route("/admin/keyspaces/{name}", axum::routing::delete(delete).post(act))
+        .route("/admin/hot-keys/{keyspace}", get(hot_keys))
         .route("/admin/owner/{keyspace}/{*key}", get(owner))
         .fallback(http::no_route)
         .method_not_allowed_fallback(http::no_method)
@@ -57,6 +60,25 @@ async fn keyspaces(State(engine): State<Engine>) -> Json<Value> {
     };
     let keyspaces: Vec<Value> = engine.keyspaces().into_iter().map(&mut described).collect();
     Json(json!({ "keyspaces": keyspaces }))
+}
+
+/// How many hot keys are shown unless told.
+const HOT_KEYS_SHOWN: usize = 20;
+
+#[derive(serde::Deserialize)]
+struct Shown {
+    limit: Option<usize>,
+}
+
+async fn hot_keys(
+    State(engine): State<Engine>,
+    path: Result<Path<String>, PathRejection>,
+    query: Result<Query<Shown>, QueryRejection>,
+) -> Result<Json<Value>, ApiError> {
+    let (Path(keyspace), Query(shown)) = (path?, query?);
+    let hottest = engine.keyspace(&keyspace)?.hot_keys(shown.limit.unwrap_or(HOT_KEYS_SHOWN));
+    let keys = hottest.iter().map(|hot| json!({ "key": hot.key, "reads_per_second": hot.reads_per_second }));
+    Ok(Json(json!({ "keyspace": keyspace, "hot_keys": keys.collect::<Vec<_>>() })))
 }
 
 async fn listeners(State(listeners): State<Arc<[Arc<ListenerState>]>>) -> Json<Value> {
@@ -110,19 +132,10 @@ fn peer(peer: &Peer) -> Value {
 }
 
 fn keyspace(info: &KeyspaceInfo, stats: &KeyspaceStats) -> Value {
-    let settings = &info.settings;
     json!({
         "name": info.name,
         "generation": info.generation,
-        "settings": {
-            "max_bytes": settings.max_bytes,
-            "ttl_ms": settings.ttl.map(|ttl| ttl.as_millis() as u64),
-            "ttl_jitter": settings.ttl_jitter,
-            "negative_ttl_ms": settings.negative_ttl.map(|ttl| ttl.as_millis() as u64),
-            "load_timeout_ms": settings.load_timeout.as_millis() as u64,
-            "hot_copies": settings.hot_copies,
-            "lease_ms": settings.lease.as_millis() as u64,
-        },
+        "settings": settings::settings(&info.settings),
         "stats": stats,
     })
 }

@@ -155,16 +155,35 @@ impl Connection {
 
     /// One call. After an error other than [`CallError::Refused`] the connection is of no more use.
     pub async fn call(&mut self, method: Method, path: &str, body: Bytes, limit: Duration) -> Result<Reply, CallError> {
-        let answered = tokio::time::timeout(limit, self.call_unbounded(method, path, body)).await;
+        self.call_with(method, path, HeaderMap::new(), body, limit).await
+    }
+
+    /// The same with these headers.
+    pub async fn call_with(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+        limit: Duration,
+    ) -> Result<Reply, CallError> {
+        let answered = tokio::time::timeout(limit, self.call_unbounded(method, path, headers, body)).await;
         answered.unwrap_or_else(|_| Err(CallError::Timeout { url: self.url.clone(), limit }))
     }
 
-    async fn call_unbounded(&mut self, method: Method, path: &str, body: Bytes) -> Result<Reply, CallError> {
+    async fn call_unbounded(
+        &mut self,
+        method: Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Reply, CallError> {
         let broken = |error| broken(&self.url, error);
         let nonsense =
             |error: hyper::http::Error| CallError::Nonsense { url: self.url.clone(), reason: error.to_string() };
         let request = Request::builder().method(method).uri(path).header(HOST, &self.url.authority);
-        let request = request.body(Full::new(body)).map_err(nonsense)?;
+        let mut request = request.body(Full::new(body)).map_err(nonsense)?;
+        request.headers_mut().extend(headers);
         self.sender.ready().await.map_err(broken)?;
         let (head, body) = self.sender.send_request(request).await.map_err(broken)?.into_parts();
         let body = body.collect().await.map_err(broken)?.to_bytes();

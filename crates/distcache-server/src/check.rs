@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use distcache::Engine;
-
 use crate::config::{Config, Overrides};
 use crate::listener::{CertificateFiles, ListenError};
-use crate::serve::ServeError;
-use crate::{discovery, security, sources};
+use crate::serve::{self, ServeError};
+use crate::telemetry;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -29,11 +27,8 @@ pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
             let checked = listener.tls.as_ref().map_or(Ok(()), CertificateFiles::check);
             checked.map_err(|error| ListenError::Certificates { name, error })?;
         }
-        let builder = discovery::found(Engine::builder(), &config)?;
-        let _checked = security::secured(builder, &config)?;
-        for keyspace in &config.keyspaces {
-            sources::open(keyspace, &config.dir).await?;
-        }
+        telemetry::check(config.telemetry.as_ref())?;
+        serve::builder(&config).await?.check()?;
     }
     println!("{} is fine:", args.config.display());
     print!("{config}");

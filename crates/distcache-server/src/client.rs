@@ -48,6 +48,17 @@ pub enum Command {
         #[arg(long, help = "The node's own JSON")]
         json: bool,
     },
+    /// The keys of a keyspace that are read the most at a node
+    HotKeys {
+        keyspace: String,
+        /// How many
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+        #[command(flatten)]
+        node: AdminNode,
+        #[arg(long, help = "The node's own JSON")]
+        json: bool,
+    },
     /// The node that owns a key
     Owner {
         keyspace: String,
@@ -142,6 +153,10 @@ pub async fn run(command: Command) -> Result<ExitCode, ClientError> {
         }
         Command::Keyspaces { node, json } => print(&node.json("/admin/keyspaces").await?, json, keyspaces),
         Command::Peers { node, json } => peers(&node, json).await?,
+        Command::HotKeys { keyspace, limit, node, json } => {
+            let path = format!("/admin/hot-keys/{}?limit={limit}", segment(&keyspace));
+            print(&node.json(&path).await?, json, hot_keys);
+        }
         Command::Owner { keyspace, key, node, json } => {
             let path = format!("/admin/owner/{}/{}", segment(&keyspace), segment(&key));
             print(&node.json(&path).await?, json, |owner| println!("{}", text(&owner["owner"]["name"])));
@@ -221,7 +236,7 @@ fn keyspaces(keyspaces: &Value) {
     let mut table = Table::new([("NAME", Align::Left)].into_iter().chain(right.map(|name| (name, Align::Right))));
     for keyspace in items(&keyspaces["keyspaces"]) {
         let stat = |name: &str| number(&keyspace["stats"][name]);
-        let hits = stat("hits_owned") + stat("hits_hot") + stat("hits_negative");
+        let hits = stat("hits_owned") + stat("hits_hot") + stat("hits_negative") + stat("hits_stale");
         let reads = hits + stat("misses");
         let ttl = keyspace["settings"]["ttl_ms"].as_u64().map_or("–".into(), |ms| time(Duration::from_millis(ms)));
         table.row([
@@ -236,6 +251,14 @@ fn keyspaces(keyspaces: &Value) {
             count(stat("load_failures")),
             ttl,
         ]);
+    }
+    table.print();
+}
+
+fn hot_keys(hot_keys: &Value) {
+    let mut table = Table::new([("READS A SECOND", Align::Right), ("KEY", Align::Left)]);
+    for hot in items(&hot_keys["hot_keys"]) {
+        table.row([format!("{:.1}", hot["reads_per_second"].as_f64().unwrap_or(0.0)), text(&hot["key"])]);
     }
     table.print();
 }

@@ -4,6 +4,7 @@
 //! not mean, since every key that is not known is an error with its line and the key that was probably meant.
 
 use std::fs;
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 mod discovery;
 mod dns;
 mod error;
+mod guard;
 mod keyspace;
 mod kubernetes;
 mod limits;
@@ -22,12 +24,13 @@ mod section;
 mod security;
 mod source;
 mod summary;
+mod telemetry;
 mod units;
 
 pub use discovery::DiscoveryConfig;
 pub use dns::{DnsConfig, DnsRecord};
 pub use error::{ConfigError, Reason};
-pub use keyspace::KeyspaceConfig;
+pub use keyspace::{KeyspaceConfig, eviction_name};
 #[cfg(feature = "kubernetes")]
 pub use kubernetes::{KubernetesConfig, PodPort};
 #[cfg(feature = "nats")]
@@ -38,6 +41,7 @@ pub use security::{ClusterConfig, NodeTlsConfig};
 #[cfg(any(feature = "sql", feature = "postgres", feature = "mysql"))]
 pub use source::Question;
 pub use source::{HttpConfig, RedisConfig, SourceConfig, SqlConfig};
+pub use telemetry::TelemetryConfig;
 pub use units::parse_duration;
 
 use distcache::Limits;
@@ -56,6 +60,7 @@ pub struct Config {
     /// The answer to one batch.
     pub answer_bytes_max: usize,
     pub admin: ListenerConfig,
+    pub telemetry: Option<TelemetryConfig>,
     pub keyspaces: Vec<KeyspaceConfig>,
     /// The directory of the file: relative paths in it begin there.
     pub dir: PathBuf,
@@ -76,20 +81,37 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 const HTTP: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 3321);
 const GOSSIP_PORT: u16 = 3322;
+const FILE_BYTES_MAX: u64 = 4 << 20;
 
 impl Config {
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Self, ConfigError> {
         let of_file = |reason| ConfigError { path: path.to_owned(), reason };
-        let text = fs::read_to_string(path).map_err(|error| of_file(Reason::Read(error)))?;
+        let text = read(path).map_err(of_file)?;
         let dir = path.parent().unwrap_or(Path::new("")).to_owned();
         let mut config = Self::parse(&text, dir).map_err(of_file)?;
         overrides.apply(&mut config);
+        config.check_ports().map_err(of_file)?;
         Ok(config)
+    }
+
+    fn check_ports(&self) -> Result<(), Reason> {
+        let listen = [("`listen` in [http]", Some(self.http.listen)), ("`listen` in [admin]", Some(self.admin.listen))];
+        let node = [("`peer` in [node]", self.node.peer), ("`gossip` in [node]", self.node.gossip)];
+        let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
+        for (other, addr) in listen.into_iter().chain(node.into_iter().filter(|_| !self.is_standalone())) {
+            let Some(addr) = addr.filter(|addr| addr.port() != 0) else { continue };
+            if let Some((one, _)) = taken.iter().find(|(_, taken)| *taken == addr) {
+                return Err(Reason::SamePort { one, other, addr });
+            }
+            taken.push((other, addr));
+        }
+        Ok(())
     }
 
     pub fn parse(text: &str, dir: PathBuf) -> Result<Self, Reason> {
         let document = Document::parse(text)?;
-        let known = ["node", "cluster", "tls", "discovery", "http", "admin", "limits", "keyspaces"];
+        let known =
+            ["node", "cluster", "tls", "discovery", "http", "admin", "telemetry", "limits", "guards", "keyspaces"];
         let mut root = document.root(&known, &["redis"])?;
         let node = node(&mut root)?;
         let cluster = security::cluster(&mut root, &dir)?;
@@ -98,12 +120,25 @@ impl Config {
         let discovery = discovery::discovery(&mut root)?;
         let (http, answer_bytes_max) = listener::http(&mut root, HTTP, &dir)?;
         let admin = listener::admin(&mut root, ADMIN, &dir)?;
-        let keyspaces = keyspace::keyspaces(&mut root)?;
-        Ok(Self { node, cluster, tls, limits, discovery, http, answer_bytes_max, admin, keyspaces, dir })
+        let telemetry = telemetry::telemetry(&mut root)?;
+        let guards = guard::guards(&mut root)?;
+        let keyspaces = keyspace::keyspaces(&mut root, &guards, &limits)?;
+        Ok(Self { node, cluster, tls, limits, discovery, http, answer_bytes_max, admin, telemetry, keyspaces, dir })
     }
 
     pub fn is_standalone(&self) -> bool {
         self.discovery == DiscoveryConfig::Standalone
+    }
+}
+
+fn read(path: &Path) -> Result<String, Reason> {
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(Reason::Read)?;
+    // One more, to tell a file that ends there from one that does not.
+    file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).map_err(Reason::Read)?;
+    match text.len() as u64 > FILE_BYTES_MAX {
+        true => Err(Reason::TooLong { max: FILE_BYTES_MAX }),
+        false => Ok(text),
     }
 }
 
@@ -157,6 +192,10 @@ mod tests {
         idle_timeout = "2m"
         answer_bytes_max = "1MiB"
         tls = { cert = "a.pem", key = "/run/a.key" }
+        [telemetry]
+        otlp_endpoint = "http://127.0.0.1:4318"
+        service_name = "shop-cache"
+        sample_ratio = "2%"
         [keyspaces.users]
         max_bytes = "64MiB"
         ttl = "5m"
@@ -194,6 +233,9 @@ mod tests {
         let tls = config.http.tls.unwrap();
         assert_eq!((tls.cert, tls.key), ("/etc/cache/a.pem".into(), "/run/a.key".into()));
         assert_eq!((tls.client_ca, config.admin.tls), (None, None));
+        let telemetry = config.telemetry.unwrap();
+        assert_eq!(telemetry.endpoint.to_string(), "http://127.0.0.1:4318");
+        assert_eq!((telemetry.service_name.as_str(), telemetry.sample_ratio), ("shop-cache", 0.02));
         let users = &config.keyspaces[0];
         assert_eq!(users.name, "users");
         assert_eq!(users.max_bytes, Some(64 << 20));
@@ -210,6 +252,7 @@ mod tests {
         assert!(config.is_standalone());
         assert_eq!(config.http.listen, HTTP);
         assert_eq!((config.http.limits, config.http.tls), (ListenerLimits::HTTP, None));
+        assert_eq!(config.telemetry, None);
         assert!(config.keyspaces.is_empty());
     }
 
@@ -253,6 +296,11 @@ mod tests {
         assert!(refused("[http]\nlisten = \"8080\"\n").contains("expected an address and port"));
         assert!(refused("http = 1\n").contains("expected a section [http]"));
         assert!(refused("[node]\nweight = 0\n").contains("expected a whole number from 1 to 10000"));
+        for endpoint in ["https://collector:4318", "collector:4318", "http://collector:4318/v1/traces"] {
+            let refused = refused(&format!("[telemetry]\notlp_endpoint = \"{endpoint}\"\n"));
+            assert!(refused.contains("at line 2: expected where a collector speaks OTLP over HTTP"), "{refused}");
+        }
+        assert!(refused("[telemetry]\nendpoint = 1\n").ends_with("did you mean `otlp_endpoint`?"));
         let provider = refused("[discovery]\nprovider = \"statik\"\n");
         assert!(provider.ends_with("\"dns\", \"nats\" or \"kubernetes\"; did you mean \"static\"?"), "{provider}");
         assert!(refused("[keyspaces.\"a b\"]\nsource = { kind = \"none\" }\n").contains("`a b`"));
@@ -270,6 +318,7 @@ mod tests {
         assert!(source("url = \"sqlite:x\"").contains("`query` is missing in [keyspaces.u.source] at line 2"));
         assert!(source("query = \"SELECT ?1\"").contains("`url` is missing"));
         assert!(source("url = \"sqlite:x\", query = \"q\", table = \"t\"").contains("both `query` and `table`"));
+        assert!(refused("[telemetry]\n").starts_with("`otlp_endpoint` is missing in [telemetry] at line 1"));
         assert!(refused("[tls]\nca = \"ca.pem\"\n").contains("`cert` is missing in [tls] at line 1"));
         assert!(refused("[http.tls]\n").contains("`cert` is missing in [http.tls] at line 1"));
         assert!(refused("[admin.tls]\ncert = \"a.pem\"\n").contains("`key` is missing in [admin.tls]"));

@@ -127,15 +127,26 @@ fn duration(parameter: &str, text: Option<String>) -> Result<Option<Duration>, A
 fn headers_of(entry: &Entry) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(5);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    headers.insert(X_CACHE, HeaderValue::from_static(if entry.origin.is_hit() { "hit" } else { "miss" }));
+    headers.insert(X_CACHE, HeaderValue::from_static(cache_status(entry)));
     headers.insert(X_CACHE_ORIGIN, HeaderValue::from_static(name_of(entry.origin)));
     headers.insert(AGE, entry.age.as_secs().into());
-    if let Some(remaining) = entry.remaining
+    // Nobody downstream may take a value for fresh that is not.
+    let remaining = if entry.is_stale { Some(Duration::ZERO) } else { entry.remaining };
+    if let Some(remaining) = remaining
         && let Ok(value) = HeaderValue::try_from(format!("max-age={}", remaining.as_secs()))
     {
         headers.insert(CACHE_CONTROL, value);
     }
     headers
+}
+
+/// Whether the source was asked for this answer; `stale`: it was not, or could not be, and the lifetime is over.
+fn cache_status(entry: &Entry) -> &'static str {
+    match entry.origin.is_hit() {
+        _ if entry.is_stale => "stale",
+        true => "hit",
+        false => "miss",
+    }
 }
 
 fn name_of(origin: Origin) -> &'static str {
@@ -146,5 +157,39 @@ fn name_of(origin: Origin) -> &'static str {
         Origin::Loaded => "loaded",
         Origin::Fallback => "fallback",
         _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use distcache::{DataSource, Fetched, KeyspaceSpec, SourceError};
+
+    use super::*;
+
+    struct Hello;
+
+    impl DataSource for Hello {
+        async fn fetch(&self, _: &str) -> Result<Fetched, SourceError> {
+            Ok(Fetched::new("hello").ttl(Duration::from_secs(60)))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_value_past_its_lifetime_is_called_stale_and_fresh_for_nobody() {
+        let engine = Engine::builder().keyspace(KeyspaceSpec::new("k", Hello)).start().await.unwrap();
+        let keyspace = engine.keyspace("k").unwrap();
+        let told = |entry: &Entry| {
+            let headers = headers_of(entry);
+            [X_CACHE, CACHE_CONTROL, AGE].map(|name| headers[name].to_str().unwrap().to_owned())
+        };
+        let mut entry = keyspace.get_entry("a", GetOptions::new()).await.unwrap();
+        entry.remaining = Some(Duration::from_secs(59));
+        assert_eq!(told(&entry), ["miss", "max-age=59", "0"]);
+        entry.origin = Origin::Owned;
+        assert_eq!(told(&entry), ["hit", "max-age=59", "0"]);
+        (entry.is_stale, entry.age) = (true, Duration::from_secs(75));
+        assert_eq!(told(&entry), ["stale", "max-age=0", "75"]);
+        entry.remaining = None;
+        assert_eq!(told(&entry), ["stale", "max-age=0", "75"]);
     }
 }

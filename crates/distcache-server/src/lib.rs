@@ -1,19 +1,16 @@
 //! All of the `distcache` binary, and no API: a node from a configuration file, commands that talk to nodes, and a demonstration.
 //!
 //! In reading order: `config` (the file) → `serve` (the life of a node) → `discovery` and `security` (who the others are, and
-//! whom they trust) → `sources` → `listener` (ports and their limits) → `http` (data) → `admin` and `health`; then `call` (the
+//! whom they trust) → `sources` → `listener` (ports and their limits) → `http` (data) → `admin`, `health` and `metrics` → `telemetry` (what
+//! is said without being asked); then `call` (the
 //! client side of HTTP) → `client` (commands); then `secret`, `certs` and `demo`. This file only picks the command and turns its
 //! end into an exit code. A library so that fuzz targets reach what a stranger may send.
 
 use std::error::Error;
 use std::future::Future;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 mod admin;
 mod call;
@@ -28,6 +25,7 @@ mod discovery;
 mod health;
 mod http;
 mod listener;
+mod metrics;
 mod open_files;
 mod secret;
 mod security;
@@ -35,6 +33,7 @@ mod serve;
 mod signals;
 mod sources;
 mod table;
+mod telemetry;
 
 /// What fuzz targets reach. No part of the API.
 #[cfg(feature = "fuzz-internals")]
@@ -73,7 +72,10 @@ enum Command {
 /// Does what the command line says.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    log_to_stderr();
+    // A node says more of itself, and only its file says what.
+    if !matches!(cli.command, Command::Serve(_)) {
+        telemetry::log();
+    }
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
@@ -103,14 +105,4 @@ fn on_all_cores<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
 
 fn on_one_core<T>(work: impl Future<Output = T>) -> std::io::Result<T> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
-}
-
-/// `RUST_LOG` picks levels by target: `debug`, or `info,distcache=debug`.
-fn log_to_stderr() {
-    let asked = std::env::var("RUST_LOG").ok().and_then(|text| text.parse::<Targets>().ok());
-    let levels = asked.unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO));
-    let is_coloured =
-        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(is_coloured);
-    tracing_subscriber::registry().with(levels).with(lines).init();
 }

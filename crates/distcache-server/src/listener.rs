@@ -1,6 +1,6 @@
 //! A port that answers HTTP, with or without TLS, and bounds what its clients may take.
 //!
-//! In reading order: [`limits`] (the bounds) → this file (accept, or refuse) → [`tls`] with [`certificates`] → [`connection`]
+//! In reading order: [`limits`] (the bounds) → this file with [`seats`] (accept, or refuse) → [`tls`] with [`certificates`] → [`connection`]
 //! (one client) with [`patience`] and [`body`] (its time) → [`farewell`]; [`counters`] and [`seldom`] say what happened. Knows
 //! no route: a [`Router`] answers. The invariant: nothing that one client does keeps the next from being accepted.
 
@@ -12,7 +12,7 @@ use std::time::Instant;
 use axum::Router;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -23,6 +23,7 @@ mod counters;
 mod farewell;
 mod limits;
 mod patience;
+mod seats;
 mod seldom;
 mod tls;
 
@@ -32,6 +33,7 @@ pub use certificates::{CertificateError, CertificateFiles};
 pub use counters::{Counters, Exceeded};
 use limits::{ACCEPT_PAUSE, REFUSALS_MAX};
 pub use limits::{HEADERS_MAX, ListenerLimits};
+use seats::{Room, Seat, Seats};
 use seldom::Seldom;
 
 /// What one listener is to do, as the configuration says.
@@ -80,7 +82,7 @@ pub struct ListenerState {
     pub addr: SocketAddr,
     pub limits: Arc<ListenerLimits>,
     pub counters: Counters,
-    room: Arc<Semaphore>,
+    seats: Arc<Seats>,
     refusals: Arc<Semaphore>,
     certificates: Option<Certificates>,
     seldom: Lines,
@@ -90,6 +92,7 @@ pub struct ListenerState {
 #[derive(Default)]
 struct Lines {
     refused: Seldom,
+    displaced: Seldom,
     failed: Seldom,
     plaintext: Seldom,
     handshakes: Seldom,
@@ -101,7 +104,7 @@ impl ListenerState {
     }
 
     pub fn connections_open(&self) -> usize {
-        self.limits.connections_max - self.room.available_permits()
+        self.seats.taken()
     }
 
     /// `http://127.0.0.1:8080`.
@@ -123,7 +126,7 @@ impl Listener {
             addr,
             limits: Arc::new(config.limits.clone()),
             counters: Counters::default(),
-            room: Arc::new(Semaphore::new(config.limits.connections_max)),
+            seats: Seats::new(config.limits.connections_max),
             refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
             certificates,
             seldom: Lines::default(),
@@ -166,50 +169,89 @@ impl Accepting {
 
     fn welcome(&self, stream: TcpStream, peer: SocketAddr) {
         self.state.counters.connections_accepted.add_one();
-        match self.state.room.clone().try_acquire_owned() {
-            Ok(room) => self.begin(stream, room),
-            Err(_) => self.refuse(stream, peer),
+        match self.state.seats.ask() {
+            Room::None => self.refuse(stream, peer),
+            room => self.begin(stream, peer, room),
         }
     }
 
-    fn begin(&self, stream: TcpStream, room: OwnedSemaphorePermit) {
+    fn begin(&self, stream: TcpStream, peer: SocketAddr, room: Room) {
         // An answer is one small write; waiting to fill a packet would add 40 ms to it.
         let _ = stream.set_nodelay(true);
         let (state, router, stop) = (self.state.clone(), self.router.clone(), self.stop.clone());
         self.tasks.spawn(async move {
-            match &state.certificates {
-                None => connection::serve(stream, &state, router, &stop).await,
-                Some(certificates) => {
-                    if let Some(stream) = tls::handshake(stream, certificates, &state).await {
-                        connection::serve(*stream, &state, router, &stop).await;
-                    }
+            let seat = match room {
+                Room::Free(seat) => Some(seat),
+                Room::Soon(promise) => {
+                    state.note_displaced();
+                    state.seats.wait(promise).await
                 }
+                Room::None => None,
+            };
+            match seat {
+                Some(seat) => state.attend(stream, router, &stop, &seat).await,
+                None => state.turn_away(stream, peer).await,
             }
-            drop(room);
         });
     }
 
-    /// Says so, where that costs next to nothing: without TLS, and to not too many at a time.
-    fn refuse(&self, mut stream: TcpStream, peer: SocketAddr) {
-        let state = &self.state;
-        state.counters.connections_refused.add_one();
-        if let Some(times) = state.seldom.refused.event(Instant::now()) {
-            let max = state.limits.connections_max;
-            tracing::warn!(listener = state.name, %peer, times, max, "a connection too many: refused");
-        }
-        if state.speaks_tls() {
-            return;
-        }
-        if let Ok(refusal) = state.refusals.clone().try_acquire_owned() {
-            self.tasks.spawn(async move {
-                farewell::NO_ROOM.say(&mut stream).await;
+    fn refuse(&self, stream: TcpStream, peer: SocketAddr) {
+        let state = self.state.clone();
+        match state.refusals.clone().try_acquire_owned() {
+            Ok(refusal) => drop(self.tasks.spawn(async move {
+                state.turn_away(stream, peer).await;
                 drop(refusal);
-            });
+            })),
+            Err(_) => state.note_refusal(peer),
         }
     }
 }
 
 impl ListenerState {
+    async fn attend(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        router: TowerToHyperService<Router>,
+        stop: &CancellationToken,
+        seat: &Seat,
+    ) {
+        let Some(certificates) = &self.certificates else {
+            return connection::serve(stream, self, router, stop, seat).await;
+        };
+        tokio::select! {
+            begun = tls::handshake(stream, certificates, self) => {
+                if let Some(stream) = begun {
+                    connection::serve(*stream, self, router, stop, seat).await;
+                }
+            }
+            () = seat.wanted() => {}
+        }
+    }
+
+    /// Says so, where that costs next to nothing: without TLS.
+    async fn turn_away(&self, mut stream: TcpStream, peer: SocketAddr) {
+        self.note_refusal(peer);
+        if !self.speaks_tls() {
+            farewell::NO_ROOM.say(&mut stream).await;
+        }
+    }
+
+    fn note_refusal(&self, peer: SocketAddr) {
+        self.counters.connections_refused.add_one();
+        if let Some(times) = self.seldom.refused.event(Instant::now()) {
+            let max = self.limits.connections_max;
+            tracing::warn!(listener = self.name, %peer, times, max, "a connection too many: refused");
+        }
+    }
+
+    fn note_displaced(&self) {
+        self.counters.connections_displaced.add_one();
+        if let Some(times) = self.seldom.displaced.event(Instant::now()) {
+            let max = self.limits.connections_max;
+            tracing::warn!(listener = self.name, times, max, "a connection too many: one without a request made room");
+        }
+    }
+
     /// A client that left before it was accepted is no matter; anything else is likely to happen again at once.
     async fn pause(&self, error: io::Error) {
         use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};

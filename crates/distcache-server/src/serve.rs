@@ -17,9 +17,11 @@ use crate::config::{Config, ConfigError, NodeConfig, Overrides};
 use crate::discovery::{self, NotBuiltIn};
 use crate::health::Health;
 use crate::listener::{ListenError, Listener, ListenerState};
+use crate::metrics::Metrics;
 use crate::security::{self, SecurityProblem};
 use crate::signals::Signals;
 use crate::sources::{self, SourceProblem};
+use crate::telemetry::{self, Telemetry};
 use crate::{admin, http, open_files};
 
 #[derive(clap::Args)]
@@ -48,6 +50,8 @@ pub enum ServeError {
     #[error(transparent)]
     Source(#[from] SourceProblem),
     #[error(transparent)]
+    Telemetry(#[from] telemetry::NotBuiltIn),
+    #[error(transparent)]
     Start(#[from] StartError),
     #[error("cannot listen for signals: {0}")]
     Signals(#[source] io::Error),
@@ -58,11 +62,12 @@ const HTTP_GRACE: Duration = Duration::from_secs(1);
 
 pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
     let config = Config::load(&args.config, &args.overrides)?;
+    let telemetry = Telemetry::start(config.telemetry.as_ref())?;
     if args.exit_with_stdin {
         end_with_stdin();
     }
     let mut signals = Signals::listen().map_err(ServeError::Signals)?;
-    let node = Node::start(&config).await?;
+    let node = Node::start(&config, telemetry).await?;
     node.announce(&config);
 
     signals.next().await;
@@ -76,6 +81,7 @@ pub async fn run(args: Args) -> Result<ExitCode, ServeError> {
 struct Node {
     engine: Engine,
     health: Health,
+    telemetry: Telemetry,
     http: Arc<ListenerState>,
     admin: Arc<ListenerState>,
     tasks: TaskTracker,
@@ -83,31 +89,29 @@ struct Node {
 }
 
 impl Node {
-    async fn start(config: &Config) -> Result<Self, ServeError> {
+    async fn start(config: &Config, telemetry: Telemetry) -> Result<Self, ServeError> {
         let http = Listener::bind("http", &config.http).await?;
         let admin = Listener::bind("admin", &config.admin).await?;
         let limits = config.limits.clone();
         let connections = [&config.http, &config.admin].map(|listener| listener.limits.connections_max);
         let connections = connections.iter().sum::<usize>() + 2 * limits.peer_connections_max;
         open_files::make_room_for(connections as u64);
-        let mut builder = security::secured(builder(config)?, config)?
-            .limits(limits.clone())
-            .admin_addr(admin.state().addr.to_string());
-        for keyspace in &config.keyspaces {
-            builder = builder.keyspace(sources::open(keyspace, &config.dir).await?);
-        }
-        let engine = builder.start().await?;
+        let builder = telemetry.connect(builder(config).await?);
+        let engine = builder.admin_addr(admin.state().addr.to_string()).start().await?;
         let health = Health::of(engine.clone());
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let node = Self { engine, health, http: http.state(), admin: admin.state(), tasks, stop };
+        let listeners = vec![http.state(), admin.state()];
+        let metrics = Metrics::of(engine.clone(), listeners.clone());
+        let node = Self { engine, health, telemetry, http: http.state(), admin: admin.state(), tasks, stop };
         let data = http::router(node.engine.clone(), &limits, config.answer_bytes_max);
-        let seen = admin::router(node.engine.clone(), vec![node.http.clone(), node.admin.clone()]);
+        let seen = admin::router(node.engine.clone(), listeners).merge(metrics.router());
         http.serve(data.merge(node.health.router()), &node.stop, &node.tasks);
         admin.serve(seen.merge(node.health.router()), &node.stop, &node.tasks);
         if let Some(file) = config.cluster.secret_file.clone().filter(|_| !config.is_standalone()) {
             let (stop, engine) = (node.stop.clone(), node.engine.clone());
             node.tasks.spawn(stop.run_until_cancelled_owned(security::follow_secret(engine, file)));
         }
+        node.telemetry.watch(&node.engine.me().name, &metrics, &node.stop, &node.tasks);
         node.tasks.close();
         Ok(node)
     }
@@ -130,12 +134,19 @@ impl Node {
         self.engine.shutdown(grace).await;
         self.stop.cancel();
         let _ = tokio::time::timeout(HTTP_GRACE, self.tasks.wait()).await;
+        self.telemetry.end().await;
     }
 }
 
-fn builder(config: &Config) -> Result<EngineBuilder, ServeError> {
-    let builder = Engine::builder().cluster_name(&config.cluster.name);
-    Ok(of_node(discovery::found(builder, config)?, &config.node))
+/// Opens what the file names, but no port.
+pub async fn builder(config: &Config) -> Result<EngineBuilder, ServeError> {
+    let builder = Engine::builder().cluster_name(&config.cluster.name).limits(config.limits.clone());
+    let builder = of_node(discovery::found(builder, config)?, &config.node);
+    let mut builder = security::secured(builder, config)?;
+    for keyspace in &config.keyspaces {
+        builder = builder.keyspace(sources::open(keyspace, &config.dir).await?);
+    }
+    Ok(builder)
 }
 
 fn of_node(mut builder: EngineBuilder, node: &NodeConfig) -> EngineBuilder {

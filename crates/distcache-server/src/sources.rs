@@ -103,29 +103,31 @@ async fn open_redis(_: &str, _: &RedisConfig, _: &Path) -> Opened {
     Err(NotBuiltIn { kind: "redis", features: "`redis`" }.into())
 }
 
-fn with_settings(mut spec: KeyspaceSpec, config: &KeyspaceConfig) -> KeyspaceSpec {
-    if let Some(bytes) = config.max_bytes {
-        spec = spec.max_bytes(bytes);
+fn with_settings(spec: KeyspaceSpec, config: &KeyspaceConfig) -> KeyspaceSpec {
+    let spec = set(spec, config.max_bytes, KeyspaceSpec::max_bytes);
+    let spec = set(spec, config.eviction, KeyspaceSpec::eviction);
+    let spec = set(spec, config.ttl, KeyspaceSpec::ttl);
+    let spec = set(spec, config.ttl_jitter, KeyspaceSpec::ttl_jitter);
+    let spec = set(spec, config.idle_ttl, KeyspaceSpec::idle_ttl);
+    let spec = set(spec, config.negative_ttl, KeyspaceSpec::negative_ttl);
+    let spec = set(spec, config.stale_while_revalidate, KeyspaceSpec::stale_while_revalidate);
+    let spec = set(spec, config.stale_if_error, KeyspaceSpec::stale_if_error);
+    let spec = set(spec, config.refresh_ahead, KeyspaceSpec::refresh_ahead);
+    let spec = set(spec, config.refresh_hot_keys, KeyspaceSpec::refresh_hot_keys);
+    let spec = set(spec, config.soft_timeout, KeyspaceSpec::soft_timeout);
+    let spec = set(spec, config.load_timeout, KeyspaceSpec::load_timeout);
+    let spec = set(spec, config.hot_copies, KeyspaceSpec::hot_copies);
+    let spec = set(spec, config.lease, KeyspaceSpec::lease);
+    let spec = set(spec, config.guard.clone(), KeyspaceSpec::guard);
+    spec.warm_keys(&config.warm_keys)
+}
+
+/// What the file does not say is left to the library.
+fn set<T>(spec: KeyspaceSpec, value: Option<T>, with: impl FnOnce(KeyspaceSpec, T) -> KeyspaceSpec) -> KeyspaceSpec {
+    match value {
+        Some(value) => with(spec, value),
+        None => spec,
     }
-    if let Some(ttl) = config.ttl {
-        spec = spec.ttl(ttl);
-    }
-    if let Some(part) = config.ttl_jitter {
-        spec = spec.ttl_jitter(part);
-    }
-    if let Some(ttl) = config.negative_ttl {
-        spec = spec.negative_ttl(ttl);
-    }
-    if let Some(limit) = config.load_timeout {
-        spec = spec.load_timeout(limit);
-    }
-    if let Some(keep) = config.hot_copies {
-        spec = spec.hot_copies(keep);
-    }
-    if let Some(lease) = config.lease {
-        spec = spec.lease(lease);
-    }
-    spec
 }
 
 /// The source of a keyspace that only knows what was put into it.

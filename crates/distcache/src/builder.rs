@@ -3,17 +3,19 @@
 //! Knows settings and their checks; starts nothing. The invariant: [`Settings`] that passed `build` can be run, so that what
 //! fails later is the world, not the configuration.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::cluster;
 use crate::discovery::{Discovery, DynDiscovery, Standalone};
 use crate::engine::Engine;
 use crate::error::StartError;
 use crate::limits::Limits;
 use crate::net;
 use crate::spec::KeyspaceSpec;
+use crate::trace::{Propagator, Traces};
 use crate::trust::{ClusterSecret, Tls};
 
 /// The ports that nodes use unless told.
@@ -48,6 +50,7 @@ pub(crate) struct Settings {
     pub(crate) request_timeout: Duration,
     pub(crate) join_timeout: Duration,
     pub(crate) reseed_interval: Duration,
+    pub(crate) traces: Traces,
 }
 
 impl EngineBuilder {
@@ -72,6 +75,7 @@ impl EngineBuilder {
                 request_timeout: Duration::from_secs(5),
                 join_timeout: Duration::from_secs(2),
                 reseed_interval: Duration::from_secs(5),
+                traces: Traces::default(),
             },
         }
     }
@@ -181,6 +185,18 @@ impl EngineBuilder {
         self
     }
 
+    /// Carries traces from this node to the owners that it asks, and from those who ask it to its own spans; without one each
+    /// node has traces of its own.
+    pub fn propagator(mut self, propagator: impl Propagator) -> Self {
+        self.settings.traces = Traces(Some(Arc::new(propagator)));
+        self
+    }
+
+    /// What `start` would refuse before it opens a socket.
+    pub fn check(&self) -> Result<(), StartError> {
+        self.settings.check()
+    }
+
     /// Binds, joins the cluster and returns once this node answers for its share of the keys.
     ///
     /// Must be called within a tokio runtime; the engine's tasks run there.
@@ -200,6 +216,7 @@ impl Settings {
                 return Err(StartError::invalid("keyspace.name", &spec.name, "is defined twice"));
             }
         }
+        self.check_groups()?;
         let positive = |field, value: Duration| match value {
             Duration::ZERO => Err(StartError::invalid(field, value, "must be longer than zero")),
             value if value > TIMEOUT_MAX => Err(StartError::invalid(field, value, "must be at most a day")),
@@ -208,7 +225,41 @@ impl Settings {
         positive("limits.handshake_timeout", self.limits.handshake_timeout)?;
         positive("hop_budget", self.hop_budget)?;
         positive("request_timeout", self.request_timeout)?;
-        positive("reseed_interval", self.reseed_interval)
+        positive("reseed_interval", self.reseed_interval)?;
+        let texts = [
+            ("cluster_name", Some(&self.cluster_name)),
+            ("node_name", self.name.as_ref()),
+            ("zone", self.zone.as_ref()),
+        ];
+        for (field, text) in texts {
+            text.map_or(Ok(()), |text| cluster::check_text(field, text))?;
+        }
+        match &self.name {
+            Some(name) if !self.discovery.is_standalone() => self.check_own_certificate(name),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn check_own_certificate(&self, node: &str) -> Result<(), StartError> {
+        match self.tls.as_ref().and_then(|tls| tls.own_name_error(node)) {
+            Some(why) => Err(StartError::invalid("tls", node, format!("other nodes would refuse this one: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Keyspaces that share a guard have to say the same of it.
+    fn check_groups(&self) -> Result<(), StartError> {
+        let mut groups = HashMap::new();
+        for spec in &self.keyspaces {
+            let guard = &spec.settings.guard;
+            let Some(group) = &guard.group else { continue };
+            let (first, settings) = *groups.entry(group).or_insert((&spec.name, guard));
+            if settings != guard {
+                let reason = format!("keyspaces {first:?} and {:?} of this group have different guards", spec.name);
+                return Err(StartError::invalid("keyspace.guard.group", group, reason));
+            }
+        }
+        Ok(())
     }
 
     /// The name given, or one that a restart on this host finds again.
@@ -220,7 +271,7 @@ impl Settings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{DataSource, Fetched, SourceError};
+    use crate::{DataSource, Fetched, GuardSettings, SourceError};
 
     struct Nothing;
     impl DataSource for Nothing {
@@ -240,6 +291,14 @@ mod tests {
         let hasty = Limits { handshake_timeout: Duration::ZERO, ..Default::default() };
         let hasty = refused(Engine::builder().limits(hasty)).await;
         assert_eq!(hasty, "limits.handshake_timeout = 0ns: must be longer than zero");
+        let unnamed = Engine::builder().zone("");
+        assert_eq!(unnamed.check().unwrap_err().to_string(), "zone = \"\": must not be empty");
+        assert!(refused(Engine::builder().name("n".repeat(256))).await.ends_with("must be at most 255 bytes"));
+        let guarded =
+            |name, loads| KeyspaceSpec::new(name, Nothing).guard(GuardSettings::new().group("db").loads_max(loads));
+        let at_odds = Engine::builder().keyspace(guarded("a", 1)).keyspace(guarded("b", 1)).keyspace(guarded("c", 2));
+        let reason = "keyspaces \"a\" and \"c\" of this group have different guards";
+        assert_eq!(refused(at_odds).await, format!("keyspace.guard.group = \"db\": {reason}"));
         let too_small = Engine::builder().keyspace(spec().max_bytes(10));
         assert!(refused(too_small).await.starts_with("keyspace.max_bytes = 10:"));
     }

@@ -284,17 +284,21 @@ impl Cluster {
     }
 }
 
-fn check(config: &ClusterConfig) -> Result<(), StartError> {
+/// Whether others take this text in.
+pub(crate) fn check_text(field: &'static str, text: &str) -> Result<(), StartError> {
     let max = member::NAME_BYTES_MAX;
-    let within = |field, text: &str| match text.len() {
+    match text.len() {
         0 => Err(StartError::invalid(field, text, "must not be empty")),
         len if len > max => Err(StartError::invalid(field, text, format!("must be at most {max} bytes"))),
         _ => Ok(()),
-    };
-    within("cluster_name", &config.cluster_name)?;
-    within("node_name", &config.node_name)?;
-    config.zone.as_deref().map_or(Ok(()), |zone| within("zone", zone))?;
-    config.admin_addr.as_deref().map_or(Ok(()), |addr| within("admin_addr", addr))?;
+    }
+}
+
+fn check(config: &ClusterConfig) -> Result<(), StartError> {
+    check_text("cluster_name", &config.cluster_name)?;
+    check_text("node_name", &config.node_name)?;
+    config.zone.as_deref().map_or(Ok(()), |zone| check_text("zone", zone))?;
+    config.admin_addr.as_deref().map_or(Ok(()), |addr| check_text("admin_addr", addr))?;
     if config.advertise.is_some_and(|ip| ip.is_unspecified()) {
         return Err(StartError::invalid("advertise", config.advertise, "must be an address that others can reach"));
     }

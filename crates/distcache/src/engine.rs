@@ -26,12 +26,14 @@ use crate::peer::server::Server;
 use crate::peer::wire::{Request, Response};
 use crate::ring::{NodeId, SLOTS};
 use crate::spec::{KeyspaceSettings, KeyspaceSpec, PutOptions};
-use crate::stats::KeyspaceStats;
+use crate::stats::{KeyspaceStats, Latencies};
 use crate::trust::handshake::{Hello, Topic};
 use crate::trust::{ClusterSecret, Gate, KeyRing, Refusal, Refusals};
 
 /// Expired entries are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Hot keys that near the end of their lifetime are looked for this often.
+const HOT_REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// A sweep may take this part of the time.
 const SWEEP_SHARE: u32 = 50;
 /// How long the node's own tasks may take to notice that it was stopped.
@@ -71,7 +73,7 @@ pub(crate) struct KeepAlive {
 
 /// Whether this node takes part in a cluster.
 enum Standing {
-    Alone { board: Board, ready: AtomicBool },
+    Alone { board: Board, me: Peer, ready: AtomicBool },
     Member { cluster: Cluster, ready: AtomicBool },
 }
 
@@ -126,6 +128,7 @@ impl Engine {
             false => Self::start_member(settings, stop, alive).await?,
         };
         engine.node.spawn(sweep(engine.node.clone(), engine.keyspaces.clone()));
+        engine.node.spawn(refresh_hot_keys(engine.keyspaces.clone()));
         Ok(engine)
     }
 
@@ -133,9 +136,10 @@ impl Engine {
         let me = Peer::alone(settings.name.clone().unwrap_or_else(net::host_name), settings.weight.max(1));
         let node = node(&settings, me.name.clone(), me.incarnation, Arc::default(), false, stop);
         node.adopt(vec![me.clone()]);
-        let board = Board::new(View { peers: vec![me] });
+        let board = Board::new(View { peers: vec![me.clone()] });
         let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
-        let standing = Arc::new(Standing::Alone { board, ready: AtomicBool::new(true) });
+        keyspaces.all().iter().for_each(|core| core.warm_named_keys());
+        let standing = Arc::new(Standing::Alone { board, me, ready: AtomicBool::new(true) });
         Self { node, keyspaces, standing, alive }
     }
 
@@ -182,7 +186,7 @@ impl Engine {
         if let Some(tls) = gate.tls.clone() {
             node.spawn(tls.renew());
         }
-        join(&node, &cluster).await;
+        join(&node, &cluster, &keyspaces).await;
         let standing = Arc::new(Standing::Member { cluster, ready: AtomicBool::new(true) });
         Ok(Self { node, keyspaces, standing, alive })
     }
@@ -310,6 +314,11 @@ impl Engine {
         self.keyspaces.all().into_iter().map(|core| (core.name.clone(), core.stats())).collect()
     }
 
+    /// How long things took in every keyspace on this node, sorted by name.
+    pub fn latencies(&self) -> Vec<(String, Latencies)> {
+        self.keyspaces.all().into_iter().map(|core| (core.name.clone(), core.latencies())).collect()
+    }
+
     /// What changes in the cluster from now on, after a `Joined` for every node that is there already.
     pub fn events(&self) -> Events {
         match &*self.standing {
@@ -326,7 +335,7 @@ impl Engine {
     /// This node, as the others see it.
     pub fn me(&self) -> Peer {
         match &*self.standing {
-            Standing::Alone { .. } => self.peers().remove(0),
+            Standing::Alone { me, .. } => me.clone(),
             Standing::Member { cluster, .. } => cluster.me(),
         }
     }
@@ -382,6 +391,7 @@ impl Engine {
             Standing::Member { cluster, .. } => {
                 let left = async {
                     cluster.set_state(PeerState::Draining);
+                    self.keyspaces.offer_before_leaving().await;
                     cluster.leave().await;
                 };
                 let _ = tokio::time::timeout_at(deadline, left).await;
@@ -439,9 +449,7 @@ fn invalid_spec(error: StartError) -> Error {
 
 /// What tells members from strangers.
 fn gate(settings: &Settings, node: &str) -> Result<Arc<Gate>, StartError> {
-    if let Some(why) = settings.tls.as_ref().and_then(|tls| tls.own_name_error(node)) {
-        return Err(StartError::invalid("tls", node, format!("other nodes would refuse this one: {why}")));
-    }
+    settings.check_own_certificate(node)?;
     if settings.cluster_secret.is_none() && !settings.gossip_listen.ip().is_loopback() {
         tracing::warn!("no cluster secret is set: whoever reaches the gossip port is heard");
     }
@@ -475,13 +483,14 @@ fn node(
         request_timeout: settings.request_timeout,
         clustered,
         link_settings,
+        traces: settings.traces.clone(),
         stop,
     };
     Arc::new(Node::new(parts))
 }
 
 /// Gets to know the others, then takes a share of the keys, and from then on follows what changes.
-async fn join(node: &Arc<Node>, cluster: &Cluster) {
+async fn join(node: &Arc<Node>, cluster: &Cluster, keyspaces: &Arc<Keyspaces>) {
     cluster.join().await;
     let mut views = cluster.views();
     node.adopt(views.borrow_and_update().peers.clone());
@@ -489,15 +498,25 @@ async fn join(node: &Arc<Node>, cluster: &Cluster) {
     let is_ready = |view: &Arc<View>| view.peers.iter().any(|peer| peer.is_self && peer.state == PeerState::Ready);
     // The driver ends only with the node, so there is a view to wait for.
     if let Ok(view) = views.wait_for(is_ready).await {
-        node.adopt(view.peers.clone());
+        let before = node.adopt(view.peers.clone());
+        keyspaces.follow(&before);
     }
-    node.spawn(follow(node.clone(), views));
+    node.spawn(follow(node.clone(), keyspaces.clone(), views));
 }
 
-async fn follow(node: Arc<Node>, mut views: watch::Receiver<Arc<View>>) {
+async fn follow(node: Arc<Node>, keyspaces: Arc<Keyspaces>, mut views: watch::Receiver<Arc<View>>) {
     while views.changed().await.is_ok() {
         let peers = views.borrow_and_update().peers.clone();
-        node.adopt(peers);
+        let before = node.adopt(peers);
+        keyspaces.follow(&before);
+    }
+}
+
+/// Loads hot keys again before they expire.
+async fn refresh_hot_keys(keyspaces: Arc<Keyspaces>) {
+    loop {
+        tokio::time::sleep(HOT_REFRESH_INTERVAL).await;
+        keyspaces.all().iter().for_each(|core| core.refresh_hot_keys());
     }
 }
 

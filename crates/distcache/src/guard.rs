@@ -4,11 +4,34 @@
 //! Knows neither keys nor stores. The invariants: nothing here waits longer than its caller said; whoever was let through gives
 //! its place back whatever becomes of it, also by a panic; `NotFound` is a success.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::StartError;
+use crate::spec::{NAME_BYTES_MAX, is_keyspace_name};
+
+mod access;
+mod breaker;
+mod circuit;
+mod places;
+mod rate;
+mod retry;
+mod turns;
+mod way;
+
+pub(crate) use access::{Access, Guards};
+
+/// What no guard is set to, since it would guard nothing or let nothing through.
+const LOADS_MAX: usize = 1 << 20;
+const PER_SECOND_MIN: f64 = 1.0 / 86_400.0;
+const PER_SECOND_MAX: f64 = 1e9;
+const WINDOW_MIN: Duration = Duration::from_millis(100);
+const CALLS_MAX: u32 = 1_000_000;
+const PROBES_MAX: u32 = 1_000;
+const ATTEMPTS_MAX: u32 = 100;
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// What stands between the loads of a keyspace and its source, on each node. Data: it travels with the keyspace's settings.
 ///
@@ -134,11 +157,35 @@ impl GuardSettings {
     }
 
     pub(crate) fn check(&self) -> Result<(), StartError> {
-        Ok(())
+        if let Some(name) = self.group.as_ref().filter(|name| !is_keyspace_name(name)) {
+            let reason = format!("must be 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'");
+            return Err(StartError::invalid("keyspace.guard.group", name, reason));
+        }
+        within("keyspace.guard.loads_max", self.loads_max.unwrap_or(1), 1, LOADS_MAX)?;
+        self.rate_limit.map_or(Ok(()), |limit| limit.check())?;
+        self.circuit_breaker.map_or(Ok(()), |breaker| breaker.check())?;
+        self.retry.map_or(Ok(()), |retry| retry.check())
+    }
+}
+
+/// Refuses what is not between these, and what cannot be compared.
+fn within<T: Copy + PartialOrd + fmt::Debug>(field: &'static str, value: T, min: T, max: T) -> Result<(), StartError> {
+    match (min..=max).contains(&value) {
+        true => Ok(()),
+        false => {
+            let reason = format!("must be from {min:?} to {max:?}");
+            Err(StartError::invalid(field, value, reason))
+        }
     }
 }
 
 impl RateLimit {
+    fn check(&self) -> Result<(), StartError> {
+        within("keyspace.guard.rate_limit.per_second", self.per_second, PER_SECOND_MIN, PER_SECOND_MAX)?;
+        within("keyspace.guard.rate_limit.burst", self.burst.unwrap_or(1), 1, u32::MAX)?;
+        within("keyspace.guard.rate_limit.wait_max", self.wait_max, Duration::ZERO, DAY)
+    }
+
     /// So many loads a second, with a burst of one second's; what is over it is refused at once.
     pub fn per_second(loads: f64) -> Self {
         Self { per_second: loads, burst: None, wait_max: Duration::ZERO }
@@ -158,6 +205,18 @@ impl RateLimit {
 }
 
 impl CircuitBreaker {
+    fn check(&self) -> Result<(), StartError> {
+        // Of a part of zero, no failure at all would be enough.
+        if !(self.failure_rate > 0.0 && self.failure_rate <= 1.0) {
+            let (field, reason) = ("keyspace.guard.circuit_breaker.failure_rate", "must be over 0 and at most 1");
+            return Err(StartError::invalid(field, self.failure_rate, reason));
+        }
+        within("keyspace.guard.circuit_breaker.window", self.window, WINDOW_MIN, DAY)?;
+        within("keyspace.guard.circuit_breaker.calls_min", self.calls_min, 1, CALLS_MAX)?;
+        within("keyspace.guard.circuit_breaker.open_for", self.open_for, Duration::from_millis(1), DAY)?;
+        within("keyspace.guard.circuit_breaker.probes", self.probes, 1, PROBES_MAX)
+    }
+
     /// Opens for 5 s when half of at least 20 calls within 10 s have failed; closes after one probe that did not.
     pub fn new() -> Self {
         Self {
@@ -207,6 +266,12 @@ impl Default for CircuitBreaker {
 }
 
 impl Retry {
+    fn check(&self) -> Result<(), StartError> {
+        within("keyspace.guard.retry.attempts", self.attempts, 1, ATTEMPTS_MAX)?;
+        within("keyspace.guard.retry.backoff", self.backoff, Duration::from_millis(1), DAY)?;
+        within("keyspace.guard.retry.backoff_max", self.backoff_max, self.backoff, DAY)
+    }
+
     /// Three attempts, pauses of up to 50 ms and 100 ms.
     pub fn new() -> Self {
         Self { attempts: 3, backoff: Duration::from_millis(50), backoff_max: Duration::from_secs(2) }
@@ -228,5 +293,51 @@ impl Retry {
 impl Default for Retry {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guards_that_cannot_work_are_refused_by_field_and_value() {
+        let refused = |guard: GuardSettings| guard.check().unwrap_err().to_string();
+        let rate = |limit: RateLimit| refused(GuardSettings::new().rate_limit(limit));
+        let breaker = |breaker: CircuitBreaker| refused(GuardSettings::new().circuit_breaker(breaker));
+        let retry = |retry: Retry| refused(GuardSettings::new().retry(retry));
+        for per_second in [0.0, -1.0, f64::NAN, f64::INFINITY, 1e-9, 1e12] {
+            let expected = format!("keyspace.guard.rate_limit.per_second = {per_second:?}: must be from");
+            assert!(rate(RateLimit::per_second(per_second)).starts_with(&expected), "{expected}");
+        }
+        assert!(rate(RateLimit::per_second(1.0).burst(0)).starts_with("keyspace.guard.rate_limit.burst = 0:"));
+        let endless = RateLimit::per_second(1.0).wait(Duration::MAX);
+        assert!(rate(endless).starts_with("keyspace.guard.rate_limit.wait_max = "));
+        for part in [0.0, -0.5, f32::NAN, f32::INFINITY, 1.1] {
+            let expected =
+                format!("keyspace.guard.circuit_breaker.failure_rate = {part:?}: must be over 0 and at most 1");
+            assert_eq!(breaker(CircuitBreaker::new().failure_rate(part)), expected);
+        }
+        let no_window = CircuitBreaker::new().window(Duration::ZERO);
+        assert_eq!(breaker(no_window), "keyspace.guard.circuit_breaker.window = 0ns: must be from 100ms to 86400s");
+        let calls = CircuitBreaker::new().calls_min(0);
+        assert!(breaker(calls).starts_with("keyspace.guard.circuit_breaker.calls_min = 0:"));
+        let never = CircuitBreaker::new().open_for(Duration::ZERO);
+        assert!(breaker(never).starts_with("keyspace.guard.circuit_breaker.open_for = 0ns:"));
+        assert!(breaker(CircuitBreaker::new().probes(0)).starts_with("keyspace.guard.circuit_breaker.probes = 0:"));
+        assert!(retry(Retry::new().attempts(0)).starts_with("keyspace.guard.retry.attempts = 0:"));
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3_600));
+        assert!(retry(Retry::new().backoff(Duration::ZERO, hour)).starts_with("keyspace.guard.retry.backoff = 0ns:"));
+        assert!(retry(Retry::new().backoff(hour, second)).starts_with("keyspace.guard.retry.backoff_max = 1s:"));
+        assert!(refused(GuardSettings::new().loads_max(0)).starts_with("keyspace.guard.loads_max = 0:"));
+        assert!(refused(GuardSettings::new().group("a b")).starts_with("keyspace.guard.group = \"a b\":"));
+    }
+
+    #[test]
+    fn the_defaults_and_a_load_a_day_pass() {
+        GuardSettings::new().check().unwrap();
+        let rate = RateLimit::per_second(1.0 / 86_400.0);
+        let all = GuardSettings::new().group("db").loads_max(1).rate_limit(rate).retry(Retry::new());
+        all.circuit_breaker(CircuitBreaker::new()).check().unwrap();
     }
 }

@@ -1,42 +1,50 @@
 //! The story of a key: get, get_many, put, delete, and answering other nodes as the owner.
 //!
 //! In reading order: this file (a handle, and a get up to the fork between owner and others), [`load`] (the owner asks the
-//! source), [`fetch`] (others ask the owner), [`batch`] (many keys at once), [`write`] (put, delete, invalidate), [`serve`]
-//! (what peers are answered). Knows no bytes on the wire and no sockets. The invariants: one load per key at a time in the
+//! source), [`renew`] (what is past its lifetime), [`fetch`] (others ask the owner), [`batch`] (many keys at once), [`write`]
+//! (put, delete, invalidate), [`serve`] (what peers are answered), [`warm`] (keys loaded before anybody asks). Knows no bytes on the wire and no sockets. The invariants: one load per key at a time in the
 //! whole cluster while the nodes agree on the view; no lock is held while anything is awaited; once a write returned Ok, what
 //! this node answers is not older.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tracing::Instrument;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::builder::TIMEOUT_MAX;
 use crate::cluster::Peer;
 use crate::engine::KeepAlive;
 use crate::error::Error;
+use crate::expiry::{Rules, Times};
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
+use crate::guard::Access;
+use crate::hotkeys::{HotKey, HotKeys};
 use crate::lease::{Leases, Sightings};
 use crate::net::{self, Moment};
 use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::source::DynDataSource;
 use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
-use crate::stats::{Count, Counters, KeyspaceStats};
-use crate::store::{Holding, Now, Record, Store, Validity};
+use crate::stats::{Count, Counters, HITS_PER_SAMPLE, KeyspaceStats, Latencies, Took};
+use crate::store::{Holding, Look, Now, Record, Store, Validity};
+use crate::trace;
 
 mod batch;
 mod fetch;
 mod load;
+mod renew;
 mod serve;
+mod warm;
 mod write;
 
 use load::Purpose;
+use renew::Failures;
 pub(crate) use serve::Served;
+use warm::WarmUp;
 
 /// A keyspace of a running engine. Cheap to clone; saves the look-up by name in every call.
 #[derive(Clone)]
@@ -139,9 +147,20 @@ impl Keyspace {
         topology.owner_peer(self.core.hash(key)).cloned().ok_or(Error::Shutdown)
     }
 
+    /// The keys that are read the most at this node, by its own callers and by peers, the hottest first; up to
+    /// [`Limits::hot_keys_max`](crate::Limits::hot_keys_max).
+    pub fn hot_keys(&self, keys: usize) -> Vec<HotKey> {
+        self.core.hottest(keys)
+    }
+
     /// Counts and sizes of this keyspace on this node.
     pub fn stats(&self) -> KeyspaceStats {
         self.core.stats()
+    }
+
+    /// How long things took in this keyspace on this node.
+    pub fn latencies(&self) -> Latencies {
+        self.core.latencies()
     }
 }
 
@@ -167,7 +186,10 @@ pub(crate) struct Core {
     fetches: Arc<Flights>,
     leases: Leases,
     sightings: Sightings,
-    load_places: Semaphore,
+    hot_keys: HotKeys,
+    failures: Failures,
+    warm_up: WarmUp,
+    access: Access,
     loads_queued: AtomicUsize,
     counters: Arc<Counters>,
 }
@@ -177,6 +199,10 @@ pub(crate) struct Definition {
     pub(crate) settings: KeyspaceSettings,
     source: Arc<dyn DynDataSource>,
     expires_at: Option<ExpiresAt>,
+    warm_keys: Arc<[String]>,
+    rules: Rules,
+    /// Lifetime of hot copies: no longer than the owner may do without hearing of a use.
+    lease: Duration,
 }
 
 /// Where and when something was begun: decides later whether what came of it may be kept.
@@ -214,7 +240,10 @@ impl Core {
             fetches: Arc::new(Flights::new(limits.waiters_per_key_max)),
             leases: Leases::new(limits.leased_keys_max),
             sightings: Sightings::new(),
-            load_places: Semaphore::new(limits.loads_running_max),
+            hot_keys: HotKeys::new(limits.hot_keys_max, node.clock.now()),
+            failures: Failures::new(),
+            warm_up: WarmUp::default(),
+            access: Access::new(&spec.name, &spec.settings.guard, &node.guards),
             loads_queued: AtomicUsize::new(0),
             generation: AtomicU64::new(0),
             epoch: AtomicU32::new(0),
@@ -227,19 +256,44 @@ impl Core {
     }
 
     /// Replaces source and rules; what is stored stays as far as it fits, loads under way finish.
-    pub(crate) fn redefine(&self, spec: KeyspaceSpec) {
-        self.store.resize(&spec.settings, self.node.clustered);
-        self.definition.store(Arc::new(Definition::of(spec)));
+    pub(crate) fn redefine(self: &Arc<Self>, spec: KeyspaceSpec) {
+        self.redefined_as(Definition::of(spec));
+        self.warm_named_keys();
     }
 
     /// Replaces the rules that are data, as another node decided.
-    pub(crate) fn apply_settings(&self, settings: &KeyspaceSettings) {
-        let now = self.definition.load();
+    pub(crate) fn apply_settings(self: &Arc<Self>, settings: &KeyspaceSettings) {
+        let now = self.definition.load_full();
         if now.settings != *settings {
-            self.store.resize(settings, self.node.clustered);
-            let (source, expires_at) = (now.source.clone(), now.expires_at.clone());
-            self.definition.store(Arc::new(Definition { settings: settings.clone(), source, expires_at }));
+            let (expires_at, warm_keys) = (now.expires_at.clone(), now.warm_keys.clone());
+            let ruled = Definition::ruled_by(settings.clone(), now.source.clone());
+            self.redefined_as(Definition { expires_at, warm_keys, ..ruled });
         }
+    }
+
+    fn redefined_as(self: &Arc<Self>, next: Definition) {
+        let rules = next.rules;
+        self.store.resize(&next.settings, self.node.clustered);
+        self.access.update(&next.settings.guard, &self.node.guards);
+        self.node.sweep.notify_one();
+        if self.definition.swap(Arc::new(next)).rules != rules {
+            let core = self.clone();
+            self.node.spawn(async move { core.adopt_rules(rules).await });
+        }
+    }
+
+    /// Brings what is stored already under other rules. The idle time of all of it begins now: how long it has been unread
+    /// was not noted so far.
+    async fn adopt_rules(&self, rules: Rules) {
+        let now = self.node.clock.now();
+        let note_use = |version, times: &mut Times| times.note_use(&rules, version, now);
+        self.store.amend_all(note_use, tokio::task::yield_now).await;
+        self.store.set_idle_ttl(rules.idle_ttl);
+    }
+
+    /// Settles its group's guard by its own settings, as the last that were given.
+    pub(crate) fn settle_guard(&self) {
+        self.access.update(&self.definition.load().settings.guard, &self.node.guards);
     }
 
     /// Drops everything that was stored before the clear called `generation`, in no time. A clear that no clock can have named
@@ -270,7 +324,12 @@ impl Core {
     pub(crate) fn stats(&self) -> KeyspaceStats {
         let mut stats = self.counters.read();
         self.store.fill_in(&mut stats);
+        self.access.fill_in(&mut stats);
         stats
+    }
+
+    pub(crate) fn latencies(&self) -> Latencies {
+        self.counters.latencies()
     }
 
     /// Frees what no longer counts: expired, cleared, moved to other owners.
@@ -335,36 +394,82 @@ impl Core {
 
     /// What a reader of this node finds without asking anybody.
     #[inline]
-    fn lookup(&self, key: &str) -> Option<(Record, Holding)> {
+    fn lookup(self: &Arc<Self>, key: &str) -> Option<(Record, Holding)> {
         let hash = self.hash(key);
         let (record, holding) = self.held(hash, key)?;
-        self.count_hit(record.is_negative(), holding);
+        self.count_hit_of(hash, key, &record, holding);
         Some((record, holding))
     }
 
     /// The value alone: what most readers want, and all that a hit should cost. `None` inside: there is no such key.
     #[inline]
-    fn hit(&self, key: &str) -> Option<Option<Bytes>> {
+    fn hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
         let hash = self.hash(key);
         let (holding, validity) = self.standing(hash);
-        let value = self.store.get_value(holding, hash, key, validity)?;
-        self.count_hit(value.is_none(), holding);
+        let Some(value) = self.store.get_value(holding, hash, key, validity) else {
+            return self.hit_that_is_due(hash, key);
+        };
+        if self.count_hit(value.is_none(), holding) {
+            self.note_hit(hash, key);
+        }
         Some(value)
     }
 
+    /// Looks again: most likely there is nothing, but it may be that something is of an age to decide about.
+    #[cold]
+    fn hit_that_is_due(self: &Arc<Self>, hash: u64, key: &str) -> Option<Option<Bytes>> {
+        let (record, holding) = self.held(hash, key)?;
+        self.count_hit_of(hash, key, &record, holding);
+        Some(record.into_value())
+    }
+
+    /// Notes a hit that stands for many: its key, and how long it takes. That is measured by looking once more, so that the hits
+    /// that are not sampled read no clock for those that are.
+    #[cold]
+    fn note_hit(&self, hash: u64, key: &str) {
+        self.note_reads(hash, key, HITS_PER_SAMPLE);
+        let began = Instant::now();
+        let again = self.hash(key);
+        let (holding, validity) = self.standing(again);
+        let found = self.store.get(holding, again, key, validity);
+        if let Look::Hit(record) = std::hint::black_box(found) {
+            self.counters.sampled_hit(began.elapsed());
+            drop(record);
+        }
+    }
+
+    #[cold]
+    fn note_reads(&self, hash: u64, key: &str, reads: u32) {
+        self.hot_keys.note(hash, key, reads, self.node.clock.now(), net::chance());
+    }
+
+    fn count_hit_of(&self, hash: u64, key: &str, record: &Record, holding: Holding) {
+        if record.times.expires_at <= self.node.clock.now() {
+            self.counters.one(Count::HitsStale);
+            self.note_reads(hash, key, 1);
+        } else if self.count_hit(record.is_negative(), holding) {
+            self.note_hit(hash, key);
+        }
+    }
+
+    /// Whether this hit is one of the few that are looked at more closely.
     #[inline]
-    fn count_hit(&self, is_negative: bool, holding: Holding) {
-        self.counters.one(match holding {
+    fn count_hit(&self, is_negative: bool, holding: Holding) -> bool {
+        self.counters.hit(match holding {
             _ if is_negative => Count::HitsNegative,
             Holding::Owned => Count::HitsOwned,
             Holding::Hot => Count::HitsHot,
-        });
+        })
     }
 
     #[inline]
-    fn held(&self, hash: u64, key: &str) -> Option<(Record, Holding)> {
+    fn held(self: &Arc<Self>, hash: u64, key: &str) -> Option<(Record, Holding)> {
         let (holding, validity) = self.standing(hash);
-        Some((self.store.get(holding, hash, key, validity)?, holding))
+        match self.store.get(holding, hash, key, validity) {
+            Look::Hit(record) => Some((record, holding)),
+            Look::Due(record) => Some((self.judge(hash, key, holding, record)?, holding)),
+            Look::Miss => None,
+        }
     }
 
     /// Where this node would hold the key, and what a record there must satisfy.
@@ -383,6 +488,12 @@ impl Core {
     /// Begun under the view by which the way was chosen, also if there is a later one by now.
     fn begin_under(&self, view_seq: u32) -> Begun {
         Begun { at: self.node.clock.now(), epoch: self.epoch.load(Ordering::Acquire), view_seq }
+    }
+
+    /// A caller waits for what another one asks.
+    fn joined(&self) {
+        self.counters.one(Count::Coalesced);
+        trace::joined();
     }
 
     /// What flights of this key a caller may join that was sent its way by view `view_seq`.
@@ -408,11 +519,16 @@ impl Core {
     async fn ask_within(self: &Arc<Self>, key: &str, options: GetOptions) -> Result<Entry, Error> {
         self.check(key)?;
         self.counters.one(Count::Misses);
-        let limit = self.limit_of(options);
-        match tokio::time::timeout(limit, self.ask(self.hash(key), key)).await {
+        let (hash, limit, asked) = (self.hash(key), self.limit_of(options), Instant::now());
+        let span = trace::get(&self.name, hash, || self.owner_name(hash));
+        self.note_reads(hash, key, 1);
+        let outcome = match tokio::time::timeout(limit, self.ask(hash, key).instrument(span.clone())).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Error::Timeout { limit }),
-        }
+            Err(_) => self.spare_or(hash, key, Error::Timeout { limit }),
+        };
+        self.counters.took(Took::GetMiss, asked.elapsed());
+        trace::ended(&span, &outcome);
+        outcome
     }
 
     /// How long this caller waits.
@@ -432,7 +548,7 @@ impl Core {
             let (route, seq) = self.route(hash);
             let outcome = match (&route, purpose) {
                 (Route::Peer(link), Purpose::Own) => self.fetch(hash, key, link, seq).await,
-                (Route::Me, _) => self.load(hash, key, Purpose::Own).await,
+                (Route::Me, _) => self.load_or_spare(hash, key).await,
                 (Route::Nobody, Purpose::Own) => self.load(hash, key, Purpose::FallbackUnkept).await,
                 (_, fallback) => self.load(hash, key, fallback).await,
             };
@@ -474,7 +590,12 @@ enum After {
 
 impl Definition {
     fn of(spec: KeyspaceSpec) -> Self {
-        Self { settings: spec.settings, source: spec.source, expires_at: spec.expires_at }
+        Self { expires_at: spec.expires_at, warm_keys: spec.warm_keys, ..Self::ruled_by(spec.settings, spec.source) }
+    }
+
+    fn ruled_by(settings: KeyspaceSettings, source: Arc<dyn DynDataSource>) -> Self {
+        let lease = settings.idle_ttl.map_or(settings.lease, |idle| settings.lease.min(idle / 2));
+        Self { rules: Rules::of(&settings), lease, settings, source, expires_at: None, warm_keys: Arc::default() }
     }
 }
 
@@ -486,10 +607,15 @@ fn origin_of(holding: Holding) -> Origin {
 }
 
 fn entry_of(record: Record, origin: Origin, now: Moment) -> Result<Entry, Error> {
-    let age = now.since(record.stored_at);
-    let remaining: Option<Duration> = now.until(record.expires_at);
+    let times = record.times;
     let value = record.into_value().ok_or(Error::NotFound)?;
-    Ok(Entry { value, origin, age, remaining, is_stale: false })
+    Ok(Entry {
+        value,
+        origin,
+        age: now.since(times.stored_at),
+        remaining: now.until(times.expires_at),
+        is_stale: times.expires_at <= now,
+    })
 }
 
 #[cfg(test)]

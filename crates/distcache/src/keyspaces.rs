@@ -7,13 +7,15 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
+use tracing::Instrument;
 
 use crate::cluster::SharedState;
 use crate::error::Error;
 use crate::keyspace::{Core, Served};
 use crate::net;
-use crate::node::Node;
+use crate::node::{Node, Topology};
 use crate::peer::server::{Reply, Serve};
 use crate::peer::wire::{Answer, Named, Request, Response};
 use crate::registry::{Agreed, Registry};
@@ -77,19 +79,34 @@ impl Keyspaces {
     pub(crate) fn create(&self, spec: KeyspaceSpec) -> Result<(), Error> {
         let (name, settings) = (spec.name.clone(), spec.settings.clone());
         let core = Arc::new(Core::new(spec, self.node.clone()));
+        let created = core.clone();
         let mut registry = self.registry.lock();
         registry.check_room(&name)?;
         match self.table.write().entry(name.clone()) {
             Entry::Occupied(_) => return Err(Error::KeyspaceExists { name }),
             Entry::Vacant(place) => {
-                place.insert(core);
+                place.insert(core).settle_guard();
             }
         }
         if registry.get(&name).is_none_or(|agreed| agreed.deleted) {
             registry.settle(&name, net::wall_clock_ms(), self.node.id.0, settings);
         }
         registry.get(&name).inspect(|agreed| self.apply_to(&name, agreed));
+        created.warm_named_keys();
         Ok(())
+    }
+
+    /// Slots may have changed hands since `before`.
+    pub(crate) fn follow(&self, before: &Topology) {
+        if before.placement.seq() != self.node.topology().placement.seq() {
+            self.all().iter().for_each(|core| core.follow(before));
+        }
+    }
+
+    /// Names what is hot here to those who will own it once this node has left.
+    pub(crate) async fn offer_before_leaving(&self) {
+        let cores = self.all();
+        join_all(cores.iter().map(|core| core.offer_before_leaving())).await;
     }
 
     fn apply(&self, registry: &Registry) {
@@ -154,7 +171,8 @@ impl Serve for Keyspaces {
     }
 
     async fn serve(self: Arc<Self>, from: NodeId, request: Request<'_>, reply: Reply) {
-        match self.answer(from, &request, reply.frame_bytes_max()).await {
+        let span = self.node.traces.serve(&request, || self.node.peer_name(from));
+        match self.answer(from, &request, reply.frame_bytes_max()).instrument(span).await {
             Ok(response) => reply.send(&response.as_response()).await,
             Err(error) => reply.send(&Response::Refused(error)).await,
         }
@@ -219,6 +237,10 @@ impl Keyspaces {
             }
             Request::Refresh { keyspace, key, deadline } => {
                 Prepared::One(core(keyspace, 1)?.serve_refresh(key, *deadline).await)
+            }
+            Request::Warm { keyspace, keys } => {
+                core(keyspace, keys.len())?.serve_warm(keyspace.generation, keys);
+                Prepared::Done
             }
             Request::Registry(state) => {
                 self.merge(state);

@@ -30,20 +30,27 @@
 //! # }
 //! ```
 //!
+//! A value is bytes here. `engine.typed::<User>("users", Json)` is the same keyspace with values of a type of yours, and a
+//! [`TypedSource`] is a source of them.
+//!
 //! The modules in reading order, a get from top to bottom: `engine` (the front door), `keyspace` (the story of a key), `source`
-//! (what a user implements), `flight` (one question per key at a time), `store` (what is held), `expiry` (how long), `ring` and
-//! `placement` (who owns a key, since when), `lease` (who holds copies), `trust` (who is let in), `peer` (between nodes), `cluster` and `discovery` (who
-//! the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares), `net` (sockets and clock).
+//! (what a user implements), `typed` and `codec` (both with values of a type), `flight` (one question per key at a time), `guard`
+//! (what stands before a source), `store` (what is held), `expiry` (how long), `hotkeys` (what is read the most), `ring` and
+//! `placement` (who owns a key, since when), `lease` (who holds copies), `trust` (who is let in), `peer` (between nodes),
+//! `cluster` and `discovery` (who the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares),
+//! `net` (sockets and clock), `stats` and `trace` (what there is to watch).
 #![warn(missing_docs)]
 
 mod builder;
 mod cluster;
+mod codec;
 pub mod discovery;
 mod engine;
 mod error;
 mod expiry;
 mod flight;
 mod guard;
+mod hotkeys;
 mod keyspace;
 mod keyspaces;
 mod lease;
@@ -58,30 +65,39 @@ mod source;
 mod spec;
 mod stats;
 mod store;
+mod trace;
 mod trust;
+mod typed;
 
 pub use bytes::Bytes;
 
 pub use builder::EngineBuilder;
 pub use cluster::{Event, Events, Peer, PeerState};
+#[cfg(feature = "json")]
+pub use codec::Json;
+pub use codec::{Codec, CodecError, Postcard, Raw};
 pub use discovery::{Discovery, DiscoveryError, DnsDiscovery, IpFamily, Standalone, StaticDiscovery};
 pub use engine::{Engine, KeyspaceInfo, RingInfo, RingMember};
 pub use error::{Error, Overload, PeerFailure, StartError, Unreached};
 pub use guard::{CircuitBreaker, CircuitState, GuardSettings, RateLimit, Retry};
+pub use hotkeys::HotKey;
 pub use keyspace::Keyspace;
 pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};
 pub use spec::{Entry, Eviction, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
-pub use stats::KeyspaceStats;
+pub use stats::{KeyspaceStats, Latencies, LatencyBucket, LatencyHistogram};
+pub use trace::{Propagator, Traceparent};
 #[cfg(feature = "tls")]
 pub use trust::TlsError;
 pub use trust::{ClusterSecret, Refusal, SecretError, Tls};
+pub use typed::{Typed, TypedEntry, TypedFetched, TypedKeyspace, TypedSource};
 
 /// Private parts, for the benchmarks of this repository. No part of the API.
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
 pub mod bench_support {
     pub use crate::ring::{Member, Move, NodeId, Ring, SLOTS, Slot, ViewId};
+    pub use crate::store::probe::StoreProbe;
 }
 
 #[cfg(feature = "fuzz-internals")]
@@ -92,6 +108,11 @@ pub mod fuzz_support;
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// So does that of the page on expiry.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/expiry.md")]
+struct ExpiryPage;
 
 /// So does that of the page on DNS.
 #[cfg(all(doctest, feature = "dns"))]

@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::{Peer, PeerState};
+use crate::guard::Guards;
 use crate::limits::Limits;
 use crate::net::{self, Clock};
 use crate::peer::link::{Link, LinkSettings};
 use crate::placement::{Placed, Placement, Tenures};
 use crate::ring::{Member, NodeId};
+use crate::trace::Traces;
 use crate::trust::Gate;
 use crate::trust::handshake::Hello;
 
@@ -42,8 +44,11 @@ pub(crate) struct Node {
     pub(crate) clustered: bool,
     /// Wakes whoever drops what no longer counts.
     pub(crate) sweep: Notify,
+    pub(crate) traces: Traces,
     /// Who owns what, for hits.
     pub(crate) tenures: Tenures,
+    /// What stands before the sources that several keyspaces share.
+    pub(crate) guards: Guards,
     topology: ArcSwap<Topology>,
     link_settings: Arc<LinkSettings>,
     versions: AtomicU64,
@@ -104,6 +109,7 @@ pub(crate) struct NodeParts {
     pub(crate) request_timeout: Duration,
     pub(crate) clustered: bool,
     pub(crate) link_settings: LinkSettings,
+    pub(crate) traces: Traces,
     pub(crate) stop: CancellationToken,
 }
 
@@ -118,6 +124,7 @@ impl Node {
         };
         Self {
             id: NodeId::of(&parts.name),
+            guards: Guards::new(parts.limits.loads_running_max, parts.clock),
             limits: parts.limits,
             clock: parts.clock,
             request_timeout: parts.request_timeout,
@@ -128,6 +135,7 @@ impl Node {
             runtime: parts.link_settings.runtime.clone(),
             clustered: parts.clustered,
             sweep: Notify::new(),
+            traces: parts.traces,
             tenures: Tenures::new(),
             topology: ArcSwap::from_pointee(topology),
             link_settings: Arc::new(parts.link_settings),
@@ -145,6 +153,11 @@ impl Node {
     /// What this node says first to its peers.
     pub(crate) fn hello(&self) -> &Hello {
         &self.link_settings.hello
+    }
+
+    /// Empty: it is in no view that this node has.
+    pub(crate) fn peer_name(&self, id: NodeId) -> String {
+        self.topology().link(id).map_or_else(String::new, |link| link.name().to_owned())
     }
 
     pub(crate) fn gate(&self) -> &Gate {
@@ -175,8 +188,8 @@ impl Node {
         told.await.ok()
     }
 
-    /// Takes a new view. Called by one task only.
-    pub(crate) fn adopt(&self, peers: Vec<Peer>) {
+    /// Takes a new view, and gives back the one before. Called by one task only.
+    pub(crate) fn adopt(&self, peers: Vec<Peer>) -> Arc<Topology> {
         let before = self.topology.load_full();
         let placed = placed(&peers);
         // Most of what peers say anew of themselves moves no key: then nothing is computed and no flight disturbed.
@@ -197,6 +210,7 @@ impl Node {
         // Last, so that whoever fails by it finds the new view.
         gone.iter().for_each(|link| link.close());
         self.sweep.notify_one();
+        before
     }
 
     /// The link to a peer: the one that stands, unless the peer was restarted or moved.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 
 /// How many keys of a batch are fetched at once where the source knows no batches.
-const FETCHES_AT_ONCE: usize = 32;
+pub(crate) const FETCHES_AT_ONCE: usize = 32;
 
 /// The origin of a keyspace's values: a database, an API, a computation.
 ///

@@ -85,11 +85,12 @@ pub enum Eviction {
     /// What was read once goes before what was read again, so that a scan of everything pushes out nothing that is in use.
     #[default]
     ScanResistant,
-    /// Least recently used.
+    /// Least recently used, exact within each shard of the store.
     Lru,
-    /// Least frequently used.
+    /// Least frequently used of late: a newcomer stays only if it was asked for more often than what would have to go for it
+    /// ([W-TinyLFU](https://doi.org/10.1145/3149371)). Old uses fade.
     Lfu,
-    /// First in, first out.
+    /// First in, first out, however often it is read; an overwrite is a new arrival.
     Fifo,
 }
 
@@ -115,7 +116,7 @@ impl Default for KeyspaceSettings {
     }
 }
 
-const NAME_BYTES_MAX: usize = 128;
+pub(crate) const NAME_BYTES_MAX: usize = 128;
 const MAX_BYTES_MIN: u64 = 64 << 10;
 /// Lifetimes cross the wire as milliseconds and are added to a clock; a century is for ever.
 const DURATION_MAX: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

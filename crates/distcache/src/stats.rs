@@ -1,12 +1,18 @@
 //! What a node counts, and what it says about it.
 //!
-//! Only numbers; decides nothing. The invariant: counting a hit takes no lock and shares no cache line between threads that
-//! count at the same time.
+//! Only numbers; decides nothing: counts here, durations in [`histogram`]. The invariant: counting a hit takes no lock and shares
+//! no cache line between threads that count at the same time.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use crate::guard::CircuitState;
+
+mod histogram;
+
+use histogram::Recorder;
+pub use histogram::{LatencyBucket, LatencyHistogram};
 
 /// Each count once: the field that shows it and the name it is counted under.
 macro_rules! counts {
@@ -136,24 +142,102 @@ impl KeyspaceStats {
     }
 }
 
+/// How long things took since the node started, of one keyspace on this node; failures count like successes.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Latencies {
+    /// Calls of the source, a batch counted once, without the wait for a place among those that run.
+    pub load: LatencyHistogram,
+    /// Requests to owners, a batch counted once, from the asking until the answer or the failure.
+    pub fetch: LatencyHistogram,
+    /// Calls of `get`, `get_entry` and `get_many` that had to ask, up to their answer; calls that were given up are left out.
+    pub get_miss: LatencyHistogram,
+    /// Calls of `put`, `put_with` and `put_many`, up to the owner's word that all is stored.
+    pub put: LatencyHistogram,
+    /// Calls answered from here, a sample of them: its count is not their number.
+    pub hit: LatencyHistogram,
+}
+
+/// What takes time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Took {
+    Load,
+    Fetch,
+    GetMiss,
+    Put,
+}
+
+struct Recorders {
+    load: Recorder,
+    fetch: Recorder,
+    get_miss: Recorder,
+    put: Recorder,
+    hit: Recorder,
+}
+
 /// Threads beyond this number share the last shard.
 const SHARDS: usize = 64;
 
 #[repr(align(128))]
-struct Shard([AtomicU64; COUNTS]);
+struct Shard {
+    counts: [AtomicU64; COUNTS],
+    /// At which count the next one is looked at more closely.
+    samples: [AtomicU64; COUNTS],
+}
 
-/// The counters of one keyspace, a set per thread (up to a number), summed when read.
-pub(crate) struct Counters(Box<[Shard]>);
+/// About one hit in so many is looked at more closely, at random, so that no rhythm of the callers hides a key.
+pub(crate) const HITS_PER_SAMPLE: u32 = 256;
+
+/// The counters of one keyspace, a set per thread (up to a number), summed when read; and how long things took, in one set,
+/// since whatever is timed takes long beside the recording.
+pub(crate) struct Counters {
+    shards: Box<[Shard]>,
+    latencies: Recorders,
+}
 
 impl Counters {
     pub(crate) fn new() -> Self {
-        Self((0..SHARDS).map(|_| Shard(std::array::from_fn(|_| AtomicU64::new(0)))).collect())
+        let shards = (0..SHARDS).map(|_| Shard::new()).collect();
+        let latencies = Recorders {
+            load: Recorder::new(),
+            fetch: Recorder::new(),
+            get_miss: Recorder::new(),
+            put: Recorder::new(),
+            hit: Recorder::new(),
+        };
+        Self { shards, latencies }
+    }
+
+    pub(crate) fn took(&self, what: Took, took: Duration) {
+        let recorder = match what {
+            Took::Load => &self.latencies.load,
+            Took::Fetch => &self.latencies.fetch,
+            Took::GetMiss => &self.latencies.get_miss,
+            Took::Put => &self.latencies.put,
+        };
+        recorder.record(took);
+    }
+
+    /// A hit that was timed. All threads write to one place, so no more than one hit in some hundreds may be.
+    pub(crate) fn sampled_hit(&self, took: Duration) {
+        self.latencies.hit.record(took);
+    }
+
+    pub(crate) fn latencies(&self) -> Latencies {
+        let all = &self.latencies;
+        Latencies {
+            load: all.load.read(),
+            fetch: all.fetch.read(),
+            get_miss: all.get_miss.read(),
+            put: all.put.read(),
+            hit: all.hit.read(),
+        }
     }
 
     #[inline]
     pub(crate) fn add(&self, count: Count, n: u64) {
         let shard = shard_of_this_thread();
-        let counter = &self.0[shard].0[count as usize];
+        let counter = &self.shards[shard].counts[count as usize];
         if shard == SHARDS - 1 {
             counter.fetch_add(n, Relaxed);
         } else {
@@ -162,13 +246,43 @@ impl Counters {
         }
     }
 
+    /// Counts a hit. Whether it is one of the few that are looked at more closely.
+    #[inline]
+    pub(crate) fn hit(&self, count: Count) -> bool {
+        let number = shard_of_this_thread();
+        let shard = &self.shards[number];
+        if number == SHARDS - 1 {
+            let counted = shard.counts[count as usize].fetch_add(1, Relaxed) + 1;
+            return counted.is_multiple_of(u64::from(HITS_PER_SAMPLE));
+        }
+        let counter = &shard.counts[count as usize];
+        let counted = counter.load(Relaxed).wrapping_add(1);
+        counter.store(counted, Relaxed);
+        counted >= shard.samples[count as usize].load(Relaxed) && shard.is_sample(count, counted)
+    }
+
     #[inline]
     pub(crate) fn one(&self, count: Count) {
         self.add(count, 1);
     }
 
     fn sum(&self, count: Count) -> u64 {
-        self.0.iter().map(|shard| shard.0[count as usize].load(Relaxed)).sum()
+        self.shards.iter().map(|shard| shard.counts[count as usize].load(Relaxed)).sum()
+    }
+}
+
+impl Shard {
+    fn new() -> Self {
+        let zeros = || std::array::from_fn(|_| AtomicU64::new(0));
+        Self { counts: zeros(), samples: zeros() }
+    }
+
+    /// Settles when the next sample is due.
+    #[cold]
+    fn is_sample(&self, count: Count, counted: u64) -> bool {
+        let pause = 1 + (crate::net::chance() * (2 * HITS_PER_SAMPLE - 1) as f32) as u64;
+        self.samples[count as usize].store(counted + pause, Relaxed);
+        true
     }
 }
 
@@ -201,5 +315,14 @@ mod tests {
         assert_eq!(stats.hits_owned, 1_000 * SHARDS as u64 * 2);
         assert_eq!(stats.evicted_moved, 7);
         assert_eq!(stats.reads(), stats.hits_owned);
+    }
+
+    #[test]
+    fn a_hit_of_200_ns_is_told_as_about_200_ns() {
+        let counters = Counters::new();
+        counters.sampled_hit(Duration::from_nanos(200));
+        let told = counters.latencies().hit.quantile(0.5).unwrap();
+        assert!((200..=212).contains(&told.as_nanos()), "{told:?}");
+        assert_eq!(counters.latencies().get_miss.count(), 0);
     }
 }

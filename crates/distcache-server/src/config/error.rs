@@ -1,6 +1,7 @@
 //! What is wrong with a configuration file, in one line that says where.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 /// A file that cannot be used.
@@ -16,6 +17,10 @@ pub struct ConfigError {
 pub enum Reason {
     #[error("cannot be read: {0}")]
     Read(#[source] io::Error),
+    #[error("has more than {max} bytes: that is no configuration")]
+    TooLong { max: u64 },
+    #[error("{one} and {other} are the same, {addr}: each needs a port of its own")]
+    SamePort { one: &'static str, other: &'static str, addr: SocketAddr },
     #[error("line {line}: {message}")]
     Syntax { line: usize, message: String },
     #[error("unknown {what} at line {line}; {hint}")]

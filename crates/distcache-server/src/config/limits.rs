@@ -5,7 +5,7 @@ use distcache::Limits;
 use super::error::Reason;
 use super::section::Section;
 
-const KNOWN: [&str; 14] = [
+const KNOWN: [&str; 16] = [
     "key_bytes_max",
     "value_bytes_max",
     "batch_keys_max",
@@ -18,6 +18,8 @@ const KNOWN: [&str; 14] = [
     "handshakes_max",
     "peer_requests_served_max",
     "leased_keys_max",
+    "hot_keys_max",
+    "warm_keys_max",
     "members_max",
     "handshake_timeout",
 ];
@@ -50,6 +52,8 @@ pub(super) fn limits(root: &mut Section<'_>) -> Result<Limits, Reason> {
     count("handshakes_max", &mut limits.handshakes_max)?;
     count("peer_requests_served_max", &mut limits.peer_requests_served_max)?;
     count("leased_keys_max", &mut limits.leased_keys_max)?;
+    count("hot_keys_max", &mut limits.hot_keys_max)?;
+    count("warm_keys_max", &mut limits.warm_keys_max)?;
     count("members_max", &mut limits.members_max)?;
     Ok(limits)
 }

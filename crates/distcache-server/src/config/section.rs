@@ -34,6 +34,12 @@ impl<'t> Document<'t> {
     }
 }
 
+/// What may be said in one value or at length.
+pub(super) enum Short<'t, T> {
+    Value(T),
+    Section(Section<'t>),
+}
+
 /// The keys of one table, and where it stands.
 pub(super) struct Section<'t> {
     text: &'t str,
@@ -91,6 +97,22 @@ impl<'t> Section<'t> {
         self.key(key).map(|found| self.table(found, known, later)).transpose()
     }
 
+    /// One value, or a table of settings.
+    pub(super) fn short<T>(
+        &mut self,
+        key: &'static str,
+        known: &[&'static str],
+        expected: &str,
+        read: impl FnOnce(&'t DeValue<'t>) -> Option<T>,
+    ) -> Result<Option<Short<'t, T>>, Reason> {
+        match self.key(key) {
+            Some(found) if found.value.get_ref().is_table() => {
+                Ok(Some(Short::Section(self.table(found, known, &[])?)))
+            }
+            _ => Ok(self.read(key, expected, read)?.map(Short::Value)),
+        }
+    }
+
     /// The tables under this key, by name.
     pub(super) fn sections(
         &mut self,
@@ -135,8 +157,31 @@ impl<'t> Section<'t> {
         self.string(key)?.ok_or_else(|| self.missing(key, expected))
     }
 
+    /// What is not read by `read` is refused.
+    pub(super) fn parsed<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Result<Option<T>, Reason> {
+        self.read(key, expected, |value| text_of(value).and_then(read))
+    }
+
     pub(super) fn strings(&mut self, key: &'static str) -> Result<Option<Vec<String>>, Reason> {
         self.read(key, "a list of strings", |value| texts_of(value, |_| true))
+    }
+
+    /// As many texts as `max` at most, each of 1 to `bytes_max` bytes.
+    pub(super) fn keys(
+        &mut self,
+        key: &'static str,
+        max: usize,
+        bytes_max: usize,
+    ) -> Result<Option<Vec<String>>, Reason> {
+        let expected = format!("a list of at most {max} strings of 1 to {bytes_max} bytes");
+        self.read(key, &expected, |value| {
+            texts_of(value, |text| text.len() <= bytes_max).filter(|texts| texts.len() <= max)
+        })
     }
 
     /// Strings by name, which no error shows; none if the key is not there.
@@ -177,6 +222,32 @@ impl<'t> Section<'t> {
     pub(super) fn duration(&mut self, key: &'static str) -> Result<Option<Duration>, Reason> {
         let expected = "a duration longer than zero, such as \"30s\" or \"1h 30m\"";
         self.read(key, expected, |value| text_of(value).and_then(parse_duration))
+    }
+
+    /// A duration within these bounds; [`Duration::MAX`] is none.
+    pub(super) fn duration_within(
+        &mut self,
+        key: &'static str,
+        bounds: RangeInclusive<Duration>,
+    ) -> Result<Option<Duration>, Reason> {
+        let (min, max) = (humantime::format_duration(*bounds.start()), humantime::format_duration(*bounds.end()));
+        let expected = match *bounds.end() {
+            Duration::MAX => format!("a duration of at least {min}, such as \"30m\""),
+            _ => format!("a duration from {min} to {max}"),
+        };
+        let within = |duration: &Duration| bounds.contains(duration);
+        self.read(key, &expected, |value| text_of(value).and_then(parse_duration).filter(within))
+    }
+
+    /// A number, whole or not.
+    pub(super) fn number(&mut self, key: &'static str, bounds: RangeInclusive<f64>) -> Result<Option<f64>, Reason> {
+        self.read(key, "a number over zero, such as 500 or 0.5", |value| {
+            let number = match value {
+                DeValue::Float(number) => number.as_str().parse().ok()?,
+                value => integer_of(value)? as f64,
+            };
+            bounds.contains(&number).then_some(number)
+        })
     }
 
     pub(super) fn size(&mut self, key: &'static str, min: u64) -> Result<Option<u64>, Reason> {
@@ -254,6 +325,14 @@ impl<'t> Section<'t> {
         Reason::Invalid { what: format!("[{}]", self.path), line, problem: problem.into() }
     }
 
+    /// The value of this key, which is there, makes no sense.
+    pub(super) fn wrong(&self, key: &'static str, problem: impl Into<String>) -> Reason {
+        match self.key(key) {
+            Some(found) => self.invalid(found, problem.into()),
+            None => self.senseless(problem),
+        }
+    }
+
     fn key(&self, name: &str) -> Option<&Key<'t>> {
         let found = self.keys.iter().find(|key| key.name == name)?;
         found.is_read.set(true);
@@ -318,7 +397,7 @@ fn line_of(text: &str, at: usize) -> usize {
 }
 
 /// The known word that was probably meant.
-fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
+pub(super) fn nearest<'k>(word: &str, known: &[&'k str]) -> Option<&'k str> {
     let distance = |name: &str| strsim::damerau_levenshtein(word, name);
     let near = known.iter().copied().min_by_key(|name| distance(name))?;
     (distance(near) <= near.len().max(word.len()).div_ceil(3)).then_some(near)
@@ -331,7 +410,7 @@ fn listed(words: &[String]) -> String {
     }
 }
 
-fn text_of<'v>(value: &'v DeValue<'_>) -> Option<&'v str> {
+pub(super) fn text_of<'v>(value: &'v DeValue<'_>) -> Option<&'v str> {
     value.as_str().filter(|text| !text.is_empty())
 }
 

@@ -5,9 +5,11 @@ use std::fmt;
 use distcache::IpFamily;
 
 use super::redact::without_passwords;
-use super::{Config, DiscoveryConfig, DnsConfig, DnsRecord, KeyspaceConfig};
+use super::{Config, DiscoveryConfig, DnsConfig, DnsRecord, KeyspaceConfig, TelemetryConfig};
 use crate::listener::ListenerConfig;
 use crate::table::bytes;
+
+mod keyspace;
 
 impl fmt::Display for Config {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -32,10 +34,20 @@ impl fmt::Display for Config {
             writeln!(f, "{}", self.protection())?;
         }
         writeln!(f, "http on {}, admin on {}", self.http, self.admin)?;
+        if let Some(telemetry) = &self.telemetry {
+            let TelemetryConfig { endpoint, service_name, sample_ratio } = telemetry;
+            // Of four digits behind the point at most, which end where they say nothing.
+            let percent = (f64::from(*sample_ratio) * 1e6).round() / 1e4;
+            writeln!(f, "metrics, and {percent} % of the traces, to {endpoint} as {service_name}")?;
+        }
         if self.keyspaces.is_empty() {
             writeln!(f, "no keyspace: there is nothing to read")?;
         }
-        self.keyspaces.iter().try_for_each(|keyspace| writeln!(f, "{keyspace}"))
+        for keyspace in &self.keyspaces {
+            writeln!(f, "{keyspace}")?;
+            keyspace::rules(keyspace).iter().try_for_each(|rule| writeln!(f, "  {rule}"))?;
+        }
+        Ok(())
     }
 }
 

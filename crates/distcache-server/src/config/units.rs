@@ -1,5 +1,6 @@
-//! Durations, sizes and parts, as people write them.
+//! Durations, sizes, parts and rates, as people write them.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// `30s`, `5m`, `1h 30m`, `250ms`: longer than zero.
@@ -33,6 +34,22 @@ pub(super) fn parse_percent(text: &str) -> Option<f32> {
     (0.0..=100.0).contains(&percent).then_some(percent / 100.0)
 }
 
+/// One a day to a thousand millions a second.
+pub(super) const PER_SECOND: RangeInclusive<f64> = 1.0 / 86_400.0..=1e9;
+
+/// `500/s`, `30/m`, `0.5 / h`: so many a second.
+pub(super) fn parse_rate(text: &str) -> Option<f64> {
+    let (number, unit) = text.split_once('/')?;
+    let seconds = match unit.trim() {
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3_600.0,
+        _ => return None,
+    };
+    let per_second = number.trim().parse::<f64>().ok()? / seconds;
+    PER_SECOND.contains(&per_second).then_some(per_second)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +70,17 @@ mod tests {
         assert_eq!(parse_duration("1h 30m"), Some(Duration::from_secs(5_400)));
         assert_eq!(parse_duration("250ms"), Some(Duration::from_millis(250)));
         assert!(["", "0s", "5", "-5s", "5 apples"].iter().all(|text| parse_duration(text).is_none()));
+    }
+
+    #[test]
+    fn rates() {
+        let known = [("500/s", 500.0), ("30/m", 0.5), ("1800 / h", 0.5), ("0.25/s", 0.25)];
+        for (text, per_second) in known {
+            assert_eq!(parse_rate(text), Some(per_second), "{text}");
+        }
+        for text in ["", "500", "/s", "0/s", "-1/s", "nan/s", "inf/s", "500/d", "1e12/s", "500/s/s"] {
+            assert_eq!(parse_rate(text), None, "{text}");
+        }
     }
 
     #[test]

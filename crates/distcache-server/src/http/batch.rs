@@ -140,7 +140,7 @@ fn answer<'a>(key: &'a str, entry: &'a Result<Entry, Error>) -> Answer<'a> {
                 Ok(text) => (Some(text), None),
                 Err(_) => (None, Some(STANDARD.encode(&entry.value))),
             };
-            let status = if entry.origin.is_hit() { "hit" } else { "miss" };
+            let status = super::cache_status(entry);
             let age_ms = Some(entry.age.as_millis() as u64);
             let remaining_ms = entry.remaining.map(|remaining| remaining.as_millis() as u64);
             Answer { status, value, value_base64, age_ms, remaining_ms, ..empty }

@@ -1,9 +1,11 @@
 //! Errors as HTTP: a status for machines in between, a stable code for programs, a message for people.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
+use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
-use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use distcache::{Error, SourceError};
 use serde_json::{Value, json};
@@ -15,13 +17,15 @@ pub struct ApiError {
     status: StatusCode,
     code: &'static str,
     message: String,
+    /// When the same request may succeed, where that is known.
+    retry_after: Option<Duration>,
     /// A limit that the listener counts.
     exceeded: Option<Exceeded>,
 }
 
 impl ApiError {
     pub fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), exceeded: None }
+        Self { status, code, message: message.into(), retry_after: None, exceeded: None }
     }
 
     pub fn answer_too_large(max: usize) -> Self {
@@ -54,6 +58,10 @@ impl ApiError {
         }
     }
 
+    pub fn internal(message: &'static str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
+    }
+
     pub fn no_route() -> Self {
         Self::new(StatusCode::NOT_FOUND, "no_such_route", "there is nothing here; values are at /v1/{keyspace}/{key}")
     }
@@ -67,7 +75,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(json!({ "error": self.to_json() }))).into_response();
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            response.headers_mut().insert(RETRY_AFTER, seconds(self.retry_after.unwrap_or_default()).into());
         }
         if let Some(what) = self.exceeded {
             response.extensions_mut().insert(what);
@@ -79,7 +87,7 @@ impl IntoResponse for ApiError {
 impl From<&Error> for ApiError {
     fn from(error: &Error) -> Self {
         let (status, code) = status_and_code(error);
-        Self::new(status, code, error.to_string())
+        Self { retry_after: retry_after(error), ..Self::new(status, code, error.to_string()) }
     }
 }
 
@@ -87,6 +95,19 @@ impl From<Error> for ApiError {
     fn from(error: Error) -> Self {
         Self::from(&error)
     }
+}
+
+fn retry_after(error: &Error) -> Option<Duration> {
+    match error {
+        Error::RateLimited { retry_after } | Error::CircuitOpen { retry_after } => Some(*retry_after),
+        _ => None,
+    }
+}
+
+/// Whole seconds, as the header has them: not earlier than asked, and never at once.
+fn seconds(duration: Duration) -> u64 {
+    let begun = u64::from(duration.subsec_nanos() > 0);
+    duration.as_secs().saturating_add(begun).max(1)
 }
 
 /// Status and code of every error. The codes are part of the API: they are added to, never changed.
@@ -146,6 +167,8 @@ fn cause_of<'e, E: std::error::Error + 'static>(error: &'e (dyn std::error::Erro
 
 #[cfg(test)]
 mod tests {
+    use distcache::Overload;
+
     use super::*;
 
     #[test]
@@ -154,6 +177,28 @@ mod tests {
         let (other_status, other_code) = status_and_code(&Error::KeyspaceNotFound { name: "users".into() });
         assert_eq!((status, other_status), (StatusCode::NOT_FOUND, StatusCode::NOT_FOUND));
         assert_ne!(code, other_code);
+    }
+
+    fn retry_after_of(error: Error) -> Option<String> {
+        let response = ApiError::from(error).into_response();
+        let header = response.headers().get(RETRY_AFTER)?;
+        assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+        Some(header.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn a_guard_says_in_whole_seconds_when_it_lets_through() {
+        let millis = Duration::from_millis;
+        for (retry_after, seconds) in [(0, "1"), (1, "1"), (1_000, "1"), (1_001, "2"), (90_500, "91")] {
+            let retry_after = millis(retry_after);
+            assert_eq!(retry_after_of(Error::CircuitOpen { retry_after }).as_deref(), Some(seconds));
+            assert_eq!(retry_after_of(Error::RateLimited { retry_after }).as_deref(), Some(seconds));
+        }
+        let endless = Error::CircuitOpen { retry_after: Duration::MAX };
+        assert_eq!(retry_after_of(endless), Some(u64::MAX.to_string()));
+        let overloaded = Error::Overloaded { what: Overload::Loads, limit: 1 };
+        assert_eq!(retry_after_of(overloaded).as_deref(), Some("1"));
+        assert_eq!(retry_after_of(Error::LoadTimeout { limit: millis(1) }), None);
     }
 
     #[test]

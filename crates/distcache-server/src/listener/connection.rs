@@ -22,7 +22,8 @@ use super::body::Timely;
 use super::counters::Exceeded;
 use super::farewell::{HEAD_TOO_SLOW, linger};
 use super::limits::{ListenerLimits, READ_BUFFER_BYTES_MAX};
-use super::patience::{Overdue, Patient, Requests};
+use super::patience::{Overdue, Patient};
+use super::seats::Seat;
 
 /// What requests come over.
 pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {
@@ -46,8 +47,9 @@ pub(super) async fn serve(
     listener: &Arc<ListenerState>,
     router: TowerToHyperService<Router>,
     stop: &CancellationToken,
+    seat: &Seat,
 ) {
-    let requests = Requests::default();
+    let requests = seat.requests().clone();
     let mut stream = Patient::new(stream, listener.limits.clone(), requests.clone());
     let service = service_fn(|request: Request<Incoming>| {
         requests.one_read();
@@ -69,9 +71,20 @@ pub(super) async fn serve(
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
+            () = seat.wanted() => {
+                if requests.are_none() {
+                    return;
+                }
+                // An answer that is on its way arrives.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
         }
     };
-    take_leave(stream, ended, listener, requests.is_body_left()).await;
+    tokio::select! {
+        () = take_leave(stream, ended, listener, requests.is_body_left()) => {}
+        () = seat.wanted() => {}
+    }
 }
 
 fn http1(limits: &ListenerLimits) -> http1::Builder {

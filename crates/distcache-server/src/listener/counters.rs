@@ -23,6 +23,8 @@ pub struct Counters {
     pub connections_accepted: Counter,
     /// Beyond `connections_max`.
     pub connections_refused: Counter,
+    /// Closed for somebody else's sake, since `connections_max` was reached and no request was under way.
+    pub connections_displaced: Counter,
     /// The system gave no socket: no file descriptor, mostly.
     pub accepts_failed: Counter,
     pub headers_timed_out: Counter,
@@ -58,10 +60,11 @@ impl Counters {
     }
 
     /// Every counter with its name, in the order of a connection's life.
-    pub fn named(&self) -> [(&'static str, u64); 14] {
+    pub fn named(&self) -> [(&'static str, u64); 15] {
         [
             ("connections_accepted", &self.connections_accepted),
             ("connections_refused", &self.connections_refused),
+            ("connections_displaced", &self.connections_displaced),
             ("accepts_failed", &self.accepts_failed),
             ("handshakes_failed", &self.handshakes_failed),
             ("plaintext_refused", &self.plaintext_refused),

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// The bounds of one listener. `[http]` and `[admin]` set them under these names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListenerLimits {
-    /// Connections open at once; a further one is answered 503 and closed.
+    /// Connections open at once. A further one takes the place of one without a request under way, else it is answered 503.
     pub connections_max: usize,
     /// From the first byte of a request, and from the opening of a connection, to the end of the request's head.
     pub header_timeout: Duration,
@@ -49,6 +49,12 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// Clients that are told at once that there is no room for them; further ones are closed without a word.
 pub(super) const REFUSALS_MAX: usize = 64;
+
+/// How long whoever was promised another's place waits for it.
+pub(super) const SEAT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Connections that are looked at, the oldest first, for one that gives up its place.
+pub(super) const SEATS_LOOKED_AT_MAX: usize = 4_096;
 
 /// After a failed accept, most likely for want of a file descriptor, until the next.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

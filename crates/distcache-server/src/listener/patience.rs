@@ -61,7 +61,11 @@ impl Requests {
         self.0.read.load(Relaxed)
     }
 
-    fn is_one_under_way(&self) -> bool {
+    pub(super) fn are_none(&self) -> bool {
+        self.read() == 0
+    }
+
+    pub(super) fn is_one_under_way(&self) -> bool {
         self.read() != self.0.answered.load(Relaxed)
     }
 }

@@ -49,6 +49,23 @@ fn all_nodes_name_the_same_owner() {
 }
 
 #[test]
+fn the_hottest_keys_of_a_node_are_named() {
+    let shop = Shop::new();
+    let nodes = three(&shop);
+    for id in [1, 1, 2] {
+        nodes[0].get(&format!("/v1/users/{id}"));
+    }
+    let hot = |query: &str| nodes[0].admin("GET", &format!("/admin/hot-keys/users{query}")).json();
+    let keys: Vec<String> =
+        hot("")["hot_keys"].as_array().unwrap().iter().map(|hot| hot["key"].as_str().unwrap().to_owned()).collect();
+    assert!(keys.contains(&"1".into()) && keys.contains(&"2".into()), "{keys:?}");
+    assert_eq!(hot("?limit=1")["hot_keys"].as_array().unwrap().len(), 1);
+    assert!(hot("")["hot_keys"][0]["reads_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!(nodes[0].admin("GET", "/admin/hot-keys/nobody").code(), "keyspace_not_found");
+    assert_eq!(nodes[0].admin("GET", "/admin/hot-keys/users?limit=many").status, 400);
+}
+
+#[test]
 fn a_write_at_one_node_is_read_at_the_others() {
     let shop = Shop::new();
     let nodes = three(&shop);

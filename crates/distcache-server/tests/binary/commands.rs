@@ -4,8 +4,10 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::process::Stdio;
 
+use serde_json::json;
+
 use crate::node::{Node, binary, run};
-use crate::shop::{Shop, standalone};
+use crate::shop::{Shop, guarded, standalone};
 
 fn told(node: &Node, args: &[&str]) -> (i32, String, String) {
     let http = format!("http://{}", node.http);
@@ -87,4 +89,48 @@ fn failures_are_one_line_and_exit_code_one() {
     }
     assert_eq!(run(binary().args(["get", "users", "1", "--http", "ftp://x"])).0, 2);
     assert_eq!(run(binary().args(["get", "users"])).0, 2);
+}
+
+#[test]
+fn every_rule_of_a_keyspace_can_be_seen() {
+    let shop = Shop::new();
+    let node = Node::serve(&shop.write("node.toml", &guarded()));
+    let answer = node.admin("GET", "/admin/keyspaces").json();
+    let all = answer["keyspaces"].as_array().unwrap();
+    let settings = |name: &str| all.iter().find(|one| one["name"] == name).unwrap()["settings"].clone();
+    let mut guarded = settings("guarded");
+    // A part is a number of 32 bits, which JSON writes with all the digits of 64.
+    let ahead = guarded["refresh_ahead"].take().as_f64().unwrap();
+    assert!((ahead - 0.2).abs() < 1e-6, "{ahead}");
+    let expected = json!({
+        "max_bytes": 64 << 20,
+        "eviction": "lru",
+        "ttl_ms": 300_000,
+        "ttl_jitter": 0.0,
+        "idle_ttl_ms": 3_600_000,
+        "negative_ttl_ms": null,
+        "stale_while_revalidate_ms": 30_000,
+        "stale_if_error_ms": 3_600_000,
+        "refresh_ahead": null,
+        "refresh_hot_keys": 100,
+        "soft_timeout_ms": 200,
+        "load_timeout_ms": 10_000,
+        "hot_copies": true,
+        "lease_ms": 5_000,
+        "guard": {
+            "group": "db",
+            "loads_max": 32,
+            "rate_limit": { "per_second": 500.0, "burst": 100, "wait_max_ms": 50 },
+            "circuit_breaker":
+                { "failure_rate": 0.5, "window_ms": 10_000, "calls_min": 20, "open_for_ms": 5_000, "probes": 1 },
+            "retry": { "attempts": 5, "backoff_ms": 50, "backoff_max_ms": 2_000 },
+        },
+    });
+    assert_eq!(guarded, expected);
+    let unguarded =
+        json!({ "group": null, "loads_max": null, "rate_limit": null, "circuit_breaker": null, "retry": null });
+    let plain = settings("plain");
+    assert_eq!((&plain["eviction"], &plain["guard"]), (&json!("scan-resistant"), &unguarded));
+    let stats = &all.iter().find(|one| one["name"] == "guarded").unwrap()["stats"];
+    assert_eq!((&stats["circuit"], &stats["rate_limited"]), (&json!("closed"), &json!(0)));
 }

@@ -62,6 +62,15 @@ pub fn answer(mut stream: impl Read, sent: std::io::Result<()>) -> std::io::Resu
     Ok(parsed(&bytes))
 }
 
+/// A header whose answer shows that the node has read the head and works on the request.
+pub const ASKS_TO_GO_ON: &str = "expect: 100-continue";
+
+pub fn is_told_to_go_on(stream: &mut impl Read) {
+    let mut told = [0; 25];
+    stream.read_exact(&mut told).unwrap();
+    assert_eq!(&told, b"HTTP/1.1 100 Continue\r\n\r\n");
+}
+
 /// A connection that is kept for more than one request.
 pub struct Kept<S>(BufReader<S>);
 
@@ -76,17 +85,26 @@ impl<S: Read + Write> Kept<S> {
         self.read()
     }
 
+    /// The status of an answer that has no body.
+    pub fn read_head(&mut self) -> std::io::Result<u16> {
+        self.head().map(|head| head.status)
+    }
+
     pub fn read(&mut self) -> std::io::Result<Answer> {
+        let mut answer = self.head()?;
+        answer.body = vec![0; answer.headers["content-length"].parse().unwrap()];
+        self.0.read_exact(&mut answer.body)?;
+        Ok(answer)
+    }
+
+    fn head(&mut self) -> std::io::Result<Answer> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") {
             if self.0.read_until(b'\n', &mut bytes)? == 0 {
                 return Err(std::io::ErrorKind::UnexpectedEof.into());
             }
         }
-        let mut answer = parsed(&bytes);
-        answer.body = vec![0; answer.headers["content-length"].parse().unwrap()];
-        self.0.read_exact(&mut answer.body)?;
-        Ok(answer)
+        Ok(parsed(&bytes))
     }
 
     pub fn stream(&mut self) -> &mut S {

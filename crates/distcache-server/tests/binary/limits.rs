@@ -100,13 +100,16 @@ fn sockets_that_say_nothing_are_closed() {
 }
 
 #[test]
-fn a_connection_too_many_is_told_and_those_that_are_there_are_answered() {
+fn a_connection_too_many_is_told_and_those_that_are_at_work_go_on() {
     let shop = Shop::new();
     let (node, log) = node(&shop, "connections_max = 8");
-    let mut kept = Kept::new(http::connect(&node.http).unwrap());
-    assert_eq!(kept.get("/v1/users/7").unwrap().status, 200);
-    let idle: Vec<TcpStream> = (1..CLIENTS).map(|_| http::connect(&node.http).unwrap()).collect();
-    until("all connections are taken", || node.listener("http")["connections_open"] == CLIENTS);
+    let mut working: Vec<TcpStream> = (0..CLIENTS)
+        .map(|_| {
+            let mut stream = begun_put(&node, &format!("content-length: 5\r\n{}", http::ASKS_TO_GO_ON));
+            http::is_told_to_go_on(&mut stream);
+            stream
+        })
+        .collect();
 
     let begun = Instant::now();
     const REFUSED: u64 = 200;
@@ -114,17 +117,45 @@ fn a_connection_too_many_is_told_and_those_that_are_there_are_answered() {
         let answer = node.get("/v1/users/7");
         assert_eq!((answer.status, answer.code()), (503, "too_many_connections".into()));
         assert_eq!((answer.headers["connection"].as_str(), answer.headers["retry-after"].as_str()), ("close", "1"));
-        assert_eq!(kept.get("/v1/users/7").unwrap().text(), "user-7");
     }
     assert_eq!(node.counted("connections_refused"), REFUSED);
-    until("the log says so", || !log.lines("a connection too many").is_empty());
-    let lines = log.lines("a connection too many").len() as u64;
+    until("the log says so", || !log.lines("a connection too many: refused").is_empty());
+    let lines = log.lines("a connection too many: refused").len() as u64;
     assert!(lines <= begun.elapsed().as_secs() + 1, "{lines} lines in {:?}", begun.elapsed());
     // The admin's port has room of its own.
     assert_eq!(node.admin("GET", "/healthz").status, 200);
 
-    drop(idle);
-    until("there is room again", || node.get("/v1/users/7").status == 200);
+    for stream in &mut working {
+        stream.write_all(b"value").unwrap();
+        assert_eq!(Kept::new(stream).read_head().unwrap(), 204);
+    }
+    assert!(is_answered(&node), "those that have been answered make room");
+    assert_eq!(node.get("/v1/plain/k").text(), "value");
+}
+
+#[test]
+fn ten_thousand_idle_sockets_keep_no_client_out() {
+    /// As many as stay open at this end.
+    const OPEN: usize = 600;
+    let shop = Shop::new();
+    let (node, log) = node(&shop, "connections_max = 512");
+    let mut kept = Kept::new(http::connect(&node.http).unwrap());
+    let beginnings = ["", "G", "GET /v1/users/7 HTTP/1.1\r\n", "GET /v1/users/7 HTTP/1.1\r\nhost: no"];
+    let mut idle = std::collections::VecDeque::new();
+    for n in 0..10_000 {
+        if n % 100 == 0 {
+            assert_eq!(kept.get("/v1/users/7").unwrap().text(), "user-7", "whoever has asked before keeps its place");
+            assert!(is_answered(&node));
+        }
+        let mut socket = http::connect(&node.http).unwrap();
+        // The node may have closed it already.
+        let _ = socket.write_all(beginnings[n % beginnings.len()].as_bytes());
+        idle.push_back(socket);
+        idle.drain(..idle.len().saturating_sub(OPEN));
+    }
+    assert_eq!(node.counted("connections_refused"), 0);
+    assert!(node.counted("connections_displaced") > 1_000, "{}", node.listener("http"));
+    assert!(!log.lines("one without a request made room").is_empty());
 }
 
 #[test]

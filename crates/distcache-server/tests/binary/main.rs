@@ -18,7 +18,10 @@ mod http;
 mod https;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod node;
+#[cfg(all(feature = "otlp", unix))]
+mod otlp;
 mod secret;
 #[cfg(feature = "certs")]
 mod security;

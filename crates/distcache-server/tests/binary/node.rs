@@ -47,6 +47,14 @@ impl Node {
         Self::logged(command, config)
     }
 
+    /// With these variables.
+    #[cfg(all(feature = "otlp", unix))]
+    pub fn serve_with_env(variables: &[(&str, &str)], config: &Path) -> Self {
+        let mut command = binary();
+        command.envs(variables.iter().copied());
+        Self::start(command, config, Stdio::inherit())
+    }
+
     /// With what it logs when it is asked to log this much.
     pub fn serve_at_level(level: &str, config: &Path) -> (Self, Log) {
         let mut command = binary();

@@ -155,6 +155,7 @@ fn secrets_and_values_appear_in_no_log_and_no_admin_answer() {
         assert_eq!(a.send("PUT", &path, VALUE).status, 204);
         [&a, &b].iter().for_each(|node| assert_eq!(node.get(&path).text(), VALUE));
         assert_eq!(b.send("DELETE", &path, "").status, 204);
+        [&a, &b].iter().for_each(|node| assert_eq!(node.get(&format!("/v1/users/{id}")).text(), format!("user-{id}")));
     }
     let mut seen = String::new();
     for path in ["node", "peers", "ring", "keyspaces", "listeners", "owner/plain/1"] {
@@ -176,7 +177,7 @@ fn secrets_and_values_appear_in_no_log_and_no_admin_answer() {
     }
     let key = std::fs::read_to_string(certs.path("a.key")).unwrap();
     let key_line = key.lines().nth(1).unwrap();
-    for planted in [secret.trim(), VALUE, PASSWORD, key_line] {
+    for planted in [secret.trim(), VALUE, "user-1", PASSWORD, key_line] {
         assert!(!seen.contains(planted), "{planted:?} has leaked");
     }
 }

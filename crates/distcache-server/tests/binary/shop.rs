@@ -93,3 +93,27 @@ pub fn clustered(name: &str, seed: Option<&str>) -> String {
         format!("name = \"{name}\"\npeer = \"127.0.0.1:0\"\ngossip = \"127.0.0.1:0\"\nadvertise = \"127.0.0.1\"");
     format!("[node]\n{node}\n[discovery]\nprovider = \"static\"\nseeds = [{seeds}]\n{}", standalone())
 }
+
+/// A node by itself whose last keyspace has every rule there is.
+pub fn guarded() -> String {
+    let guarded = r#"
+        [guards.db]
+        loads_max = 32
+        rate_limit = { per_second = 500, burst = 100, wait = "50ms" }
+        circuit_breaker = true
+        retry = { attempts = 5 }
+        [keyspaces.guarded]
+        eviction = "lru"
+        ttl = "5m"
+        idle_ttl = "1h"
+        stale_while_revalidate = "30s"
+        stale_if_error = "1h"
+        refresh_ahead = "20%"
+        refresh_hot_keys = 100
+        warm_keys = ["1", "2"]
+        soft_timeout = "200ms"
+        guard = "db"
+        source = { kind = "none" }
+        "#;
+    standalone() + guarded
+}

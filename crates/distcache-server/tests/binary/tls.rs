@@ -247,23 +247,29 @@ fn a_node_does_not_start_without_its_certificates() {
 #[test]
 fn limits_hold_over_tls_too() {
     let (shop, certs) = (Shop::new(), Certs::new(&["a"]));
-    let text = config(&certs, "").replacen("[http]", "[http]\nconnections_max = 4\nheader_timeout = \"2s\"", 1);
+    let text = config(&certs, "").replacen("[http]", "[http]\nconnections_max = 4\nbody_timeout = \"5s\"", 1);
     let (node, _) = Node::serve_logged(&shop.write("node.toml", &text));
+    let silent: Vec<_> = (0..4).map(|_| http::connect(&node.http).unwrap()).collect();
+    until("all places are taken", || node.listener("http")["connections_open"] == 4);
     let slow: Vec<_> = (0..4)
         .map(|_| {
             let mut stream = certs.client().connect(&node.http).unwrap();
-            stream.write_all(b"GET /v1/users/7 HTTP/1.1\r\n").unwrap();
+            let headers = format!("host: node\r\ncontent-length: 5\r\n{}", http::ASKS_TO_GO_ON);
+            write!(stream, "PUT /v1/plain/k HTTP/1.1\r\n{headers}\r\n\r\n").unwrap();
             stream.flush().unwrap();
+            http::is_told_to_go_on(&mut stream);
             stream
         })
         .collect();
+    assert_eq!(node.counted("connections_displaced"), 4, "of those who had not begun TLS");
     // Without a word: there is no telling without a handshake.
     assert!(certs.client().get(&node.http, "/v1/users/7").is_err());
     for stream in slow {
         stream.sock.set_read_timeout(Some(DEADLINE)).unwrap();
         let answer = http::answer(stream, Ok(())).unwrap();
-        assert_eq!((answer.status, answer.code()), (408, "header_timeout".into()));
+        assert_eq!((answer.status, answer.code()), (408, "body_timeout".into()));
     }
     until("there is room again", || certs.client().get(&node.http, "/v1/users/7").is_ok());
     assert!(node.counted("connections_refused") >= 1);
+    drop(silent);
 }

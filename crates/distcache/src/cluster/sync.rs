@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
-use tokio_util::codec::{Encoder, FramedRead, LengthDelimitedCodec};
+use tokio_util::codec::{Encoder, FramedRead, LengthDelimitedCodec, LengthDelimitedCodecError};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -67,6 +67,17 @@ pub(super) enum ExchangeError {
     Malformed(&'static str),
 }
 
+impl ExchangeError {
+    /// The bytes came, and no honest node sends such.
+    fn is_nonsense(&self) -> bool {
+        match self {
+            Self::Forged | Self::Malformed(_) => true,
+            Self::Io(error) => error.get_ref().is_some_and(|cause| cause.is::<LengthDelimitedCodecError>()),
+            Self::Handshake(_) | Self::Timeout | Self::Closed => false,
+        }
+    }
+}
+
 /// This node's side of every exchange.
 pub(super) struct Exchange {
     pub(super) gate: Arc<Gate>,
@@ -107,9 +118,7 @@ impl Exchange {
     fn note(&self, addr: SocketAddr, error: &ExchangeError) {
         match error {
             ExchangeError::Handshake(error) => self.gate.note(addr, error),
-            ExchangeError::Forged | ExchangeError::Malformed(_)
-                if self.gate.refusals.note(Refusal::Implausible, addr.ip()) =>
-            {
+            error if error.is_nonsense() && self.gate.refusals.note(Refusal::Implausible, addr.ip()) => {
                 tracing::warn!(%addr, %error, "what a node says of the cluster was refused");
             }
             error => tracing::debug!(%addr, %error, "an exchange came to nothing"),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::load::Purpose;
 use super::{After, Begun, Core, Route, entry_of, origin_of};
@@ -17,7 +18,8 @@ use crate::peer::link::Link;
 use crate::peer::wire::{GetMany, Request, Response};
 use crate::ring::NodeId;
 use crate::spec::{Entry, GetOptions};
-use crate::stats::Count;
+use crate::stats::{Count, Took};
+use crate::trace;
 
 /// Bytes that a key takes in a request beside its text.
 const KEY_FRAME_BYTES: usize = 8;
@@ -89,13 +91,16 @@ impl Core {
         }
         if !missed.is_empty() {
             self.counters.add(Count::Misses, missed.len() as u64);
-            self.ask_many(missed, Instant::now() + limit, &mut answers).await;
+            let asked = Instant::now();
+            let span = trace::get_many(&self.name, missed.len());
+            self.ask_many(missed, asked + limit, &mut answers).instrument(span).await;
+            self.counters.took(Took::GetMiss, asked.elapsed());
         }
         Ok(keys.iter().map(|key| answers[key].clone()).collect())
     }
 
     /// The answer that needs no asking: a hit, or a key that cannot be.
-    fn at_once(&self, key: &str) -> Option<Result<Entry, Error>> {
+    fn at_once(self: &Arc<Self>, key: &str) -> Option<Result<Entry, Error>> {
         if let Err(error) = self.counted(self.node.limits.check_key(key)) {
             return Some(Err(error));
         }
@@ -126,12 +131,19 @@ impl Core {
     async fn await_group<'a>(self: &Arc<Self>, group: Waiting<'a>, seq: u32, deadline: Instant) -> Answered<'a> {
         let mut answered = Vec::with_capacity(group.len());
         let (mut kept, mut unkept, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let late_at = self.late_at();
         for (wanted, waiter) in group {
             let outcome = match waiter {
-                Ok(waiter) => match tokio::time::timeout_at(deadline, waiter).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => continue,
-                },
+                Ok(waiter) => {
+                    let answer = self.or_spare(wanted.hash, wanted.key, late_at, waiter);
+                    match tokio::time::timeout_at(deadline, answer).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => match self.spare(wanted.hash, wanted.key) {
+                            Some(spare) => Ok(spare),
+                            None => continue,
+                        },
+                    }
+                }
                 Err(error) => Err(self.overloaded(error)),
             };
             match self.after(outcome, seq) {
@@ -214,7 +226,7 @@ impl Core {
                 Ok((waiter, ticket)) => {
                     match ticket {
                         Some(ticket) => tickets.extend(self.land_if_held(ticket)),
-                        None => self.counters.one(Count::Coalesced),
+                        None => self.joined(),
                     }
                     (wanted, Ok(waiter))
                 }
@@ -246,13 +258,16 @@ impl Core {
         self.counters.one(Count::Fetches);
         let keys: Vec<String> = tickets.iter().map(|ticket| ticket.key().to_owned()).collect();
         let copies = tickets.iter().map(|ticket| self.wants_copy(ticket.hash(), begun));
+        let span = trace::fetch(&self.name, link.name(), keys.len());
         let get = GetMany {
-            keyspace: self.named(),
+            keyspace: span.in_scope(|| self.named()),
             keys: keys.iter().map(String::as_str).zip(copies).collect(),
             deadline: self.fetch_deadline(),
         };
-        let (core, from) = (self.clone(), link.clone());
+        let (core, from, asked) = (self.clone(), link.clone(), Instant::now());
         let on_answer = Box::new(move |answer: Result<Response<'_>, PeerFailure>| {
+            core.counters.took(Took::Fetch, asked.elapsed());
+            trace::answered(&span, &answer);
             core.land_fetches(tickets, begun, &from, answer);
         });
         link.ask(&Request::GetMany { get }, on_answer);

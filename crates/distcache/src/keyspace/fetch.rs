@@ -5,18 +5,20 @@
 //! invalidated the key in between.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
 use super::{Begun, Core};
 use crate::error::{Error, PeerFailure};
+use crate::expiry::Times;
 use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::peer::link::Link;
 use crate::peer::wire::{Answer, Get, Named, Request, Response, Value};
 use crate::spec::{Entry, Origin};
-use crate::stats::Count;
+use crate::stats::{Count, Took};
 use crate::store::{Holding, Record};
+use crate::trace;
 
 impl Core {
     /// Joins the fetch of this key, or sends it.
@@ -29,21 +31,24 @@ impl Core {
                     self.send_fetch(key, link, ticket, self.begin_under(view_seq));
                 }
             }
-            None => self.counters.one(Count::Coalesced),
+            None => self.joined(),
         }
         waiter.await
     }
 
     fn send_fetch(self: &Arc<Self>, key: &str, link: &Arc<Link>, ticket: Ticket, begun: Begun) {
+        let span = trace::fetch(&self.name, link.name(), 1);
         let get = Get {
-            keyspace: self.named(),
+            keyspace: span.in_scope(|| self.named()),
             key,
             wants_copy: self.wants_copy(ticket.hash(), begun),
             deadline: self.fetch_deadline(),
         };
         self.counters.one(Count::Fetches);
-        let (core, from) = (self.clone(), link.clone());
+        let (core, from, asked) = (self.clone(), link.clone(), Instant::now());
         let on_answer = Box::new(move |answer: Result<Response<'_>, PeerFailure>| {
+            core.counters.took(Took::Fetch, asked.elapsed());
+            trace::answered(&span, &answer);
             let answer = match answer {
                 Ok(Response::One(answer)) => Ok(answer),
                 Ok(Response::Refused(error)) => Err(error),
@@ -63,14 +68,15 @@ impl Core {
         link.ask(&Request::Get(get), on_answer);
     }
 
+    /// What a question to a peer begins with; part of the trace of the current span.
     pub(super) fn named(&self) -> Named<'_> {
-        Named { name: &self.name, generation: self.generation() }
+        Named { name: &self.name, generation: self.generation(), trace: self.node.traces.current() }
     }
 
     pub(super) fn wants_copy(&self, hash: u64, begun: Begun) -> bool {
         let definition = self.definition.load();
         let settings = &definition.settings;
-        settings.hot_copies && self.sightings.seen_before(hash, begun.at, settings.lease)
+        settings.hot_copies && self.sightings.seen_before(hash, begun.at, definition.lease)
     }
 
     /// How long the owner may work on the answer: as long as its load may take. Callers have deadlines of their own; a peer
@@ -123,7 +129,7 @@ impl Core {
         }
         let hash = ticket.hash();
         let record = self.hot_record(ticket.key(), begun, value);
-        let bytes = record.clone().into_value().unwrap_or_default();
+        let bytes = record.clone().value().unwrap_or_default();
         ticket.land(|attached| {
             if attached {
                 self.keep_copy(hash, record, begun);
@@ -135,11 +141,11 @@ impl Core {
     pub(super) fn hot_record(&self, key: &str, begun: Begun, value: &Value<'_>) -> Record {
         let now = self.node.clock.now();
         // An owner that says more than the keyspace allows would be believed long after it is gone.
-        let lease = value.lease.min(self.definition.load().settings.lease);
+        let lease = value.lease.min(self.definition.load().lease);
         let lease_end = begun.at.after(lease);
         let expires_at = value.remaining.map_or(lease_end, |remaining| now.after(remaining).min(lease_end));
         let mut record = Record::new(key, Some(value.value));
-        (record.expires_at, record.stored_at, record.version) = (expires_at, now.before(value.age), value.version);
+        (record.times, record.version) = (Times::until(now.before(value.age), expires_at), value.version);
         (record.epoch, record.view_seq) = (begun.epoch, begun.view_seq);
         record
     }

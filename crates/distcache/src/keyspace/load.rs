@@ -3,23 +3,22 @@
 //! Knows neither peers nor who asked. The invariants: a source that panics, hangs or fails gives its callers a typed error and
 //! frees the key; what a load brings is kept only if nothing was written, cleared or moved to another owner since it began.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::{Begun, Core, Definition, entry_of};
 use crate::error::{Error, Overload};
-use crate::expiry;
+use crate::expiry::{self, Grace, Times};
 use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::net;
-use crate::source::{Fetched, SourceError};
+use crate::source::Fetched;
 use crate::spec::{Entry, Origin};
 use crate::stats::Count;
-use crate::store::{Holding, Record};
+use crate::store::{Holding, Look, Record};
+use crate::trace;
 
 /// For whom a load is made, and so what becomes of its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,7 @@ impl Core {
                     self.start_loads(vec![ticket], purpose);
                 }
             }
-            None => self.counters.one(Count::Coalesced),
+            None => self.joined(),
         }
         waiter.await
     }
@@ -73,17 +72,25 @@ impl Core {
         Failure::Answered(error)
     }
 
-    /// Another load may have landed between the miss and the join: then its value is the answer, and no ticket is left.
+    /// Another load may have landed between the miss and the join: then its value is the answer, and no ticket is left. So it is
+    /// where one has failed a moment ago and a value past its lifetime will do.
     pub(super) fn land_if_held(&self, ticket: Ticket) -> Option<Ticket> {
-        let Some((record, holding)) = self.held(ticket.hash(), ticket.key()) else {
-            return Some(ticket);
+        let (hash, key) = (ticket.hash(), ticket.key());
+        let (holding, validity) = self.standing(hash);
+        let outcome = match self.store.get(holding, hash, key, validity) {
+            Look::Hit(record) => {
+                let (version, leasable) = (record.version, holding == Holding::Owned);
+                match entry_of(record, super::origin_of(holding), self.node.clock.now()) {
+                    Ok(entry) => Ok(Landed { entry, version, leasable }),
+                    Err(error) => Err(Failure::Answered(error)),
+                }
+            }
+            Look::Due(_) | Look::Miss => match self.spare_after_failure(hash, key) {
+                Some(spare) => Ok(spare),
+                None => return Some(ticket),
+            },
         };
-        let (version, leasable) = (record.version, holding == Holding::Owned);
-        let entry = entry_of(record, super::origin_of(holding), self.node.clock.now());
-        ticket.land(|_| match entry {
-            Ok(entry) => Ok(Landed { entry, version, leasable }),
-            Err(error) => Err(Failure::Answered(error)),
-        });
+        ticket.land(|_| outcome);
         None
     }
 
@@ -98,12 +105,10 @@ impl Core {
             }
             return;
         }
-        let core = self.clone();
+        let (core, span) = (self.clone(), trace::load(&self.name, tickets.len()));
         self.node.spawn_work(async move {
             let _queued = Queued(core.clone());
-            if let Ok(_place) = core.load_places.acquire().await {
-                core.run_loads(tickets, purpose).await;
-            }
+            core.run_loads(tickets, purpose).instrument(span).await;
         });
     }
 
@@ -116,14 +121,44 @@ impl Core {
         }
         let answers = {
             let keys: Vec<&str> = tickets.iter().map(Ticket::key).collect();
-            let started = Instant::now();
-            let answers = ask_source(&definition, &keys).await;
-            self.counters.add(Count::LoadMicros, started.elapsed().as_micros() as u64);
-            answers
+            self.ask_source(&definition, &keys).await
         };
         for (ticket, answer) in tickets.into_iter().zip(answers) {
             self.land_load(ticket, &definition, begun, purpose, answer);
         }
+    }
+
+    /// Asks the source when its guard lets the load through; for a single key that is held with a validator, whether it has
+    /// changed.
+    async fn ask_source<'k>(&self, definition: &Definition, keys: &[&'k str]) -> Vec<Result<Fetched, Error>> {
+        let source = &definition.source;
+        let held = if let [key] = keys { self.held_with_validator(key) } else { None };
+        let (held, attempts) = (held.as_ref(), AtomicU32::new(0));
+        let call = |keys: Vec<&'k str>| {
+            attempts.fetch_add(1, Relaxed);
+            async move {
+                match (&keys[..], held) {
+                    ([key], Some(held)) => vec![source.revalidate(key, held).await],
+                    ([key], None) => vec![source.fetch(key).await],
+                    _ => source.fetch_many(&keys).await,
+                }
+            }
+        };
+        let answers = self.access.ask(definition.settings.load_timeout, &self.counters, keys, call).await;
+        trace::loaded(attempts.into_inner(), &answers);
+        answers
+    }
+
+    /// What is held of a key of ours, however old, if its source gave a validator for it.
+    fn held_with_validator(&self, key: &str) -> Option<Fetched> {
+        let hash = self.hash(key);
+        let (holding, validity) = self.standing(hash);
+        let record = match self.store.get(holding, hash, key, validity) {
+            Look::Hit(record) | Look::Due(record) if holding == Holding::Owned => record,
+            _ => return None,
+        };
+        let validator = record.validator();
+        (!validator.is_empty()).then(|| Some(Fetched::new(record.into_value()?).validator(validator)))?
     }
 
     fn land_load(
@@ -144,8 +179,12 @@ impl Core {
             Err(_) => Count::LoadFailures,
         });
         let hash = ticket.hash();
+        match &answer {
+            Ok(_) | Err(Error::NotFound) => self.failures.forget(hash),
+            Err(_) => self.failures.note(hash, self.node.clock.now()),
+        }
         let record = self.record_of(ticket.key(), definition, begun, purpose, &answer);
-        let remaining = record.as_ref().and_then(|record| self.node.clock.now().until(record.expires_at));
+        let remaining = record.as_ref().and_then(|record| self.node.clock.now().until(record.times.expires_at));
         // What stood under the key is older than any answer, also than one that is not to be kept.
         let replaces = matches!(answer, Ok(_) | Err(Error::NotFound)) && purpose == Purpose::Own;
         let key = ticket.key().to_owned();
@@ -171,23 +210,28 @@ impl Core {
         answer: &Result<Fetched, Error>,
     ) -> Option<Record> {
         let settings = &definition.settings;
-        let (value, lifetime): (Option<&Bytes>, _) = match answer {
-            Ok(Fetched { value, ttl, .. }) => {
-                let rule = definition.expires_at.as_ref();
-                (Some(value), expiry::lifetime(settings, rule, key, value, *ttl, net::chance()))
+        let (now, version) = (self.node.clock.now(), self.node.next_version());
+        let (mut record, lifetime, grace) = match answer {
+            Ok(fetched) => {
+                let (rule, value) = (definition.expires_at.as_ref(), &fetched.value);
+                let validator = fetched.validator.as_deref().unwrap_or_default();
+                (
+                    Record::with_validator(key, validator, value),
+                    expiry::lifetime(settings, rule, key, value, fetched.ttl, net::chance()),
+                    Grace::of(settings, fetched.stale_while_revalidate, fetched.stale_if_error),
+                )
             }
-            Err(Error::NotFound) => (None, Some(settings.negative_ttl?)),
+            Err(Error::NotFound) => (Record::new(key, None), Some(settings.negative_ttl?), Grace::default()),
             Err(_) => return None,
         };
-        let now = self.node.clock.now();
-        let expires_at = match purpose {
-            Purpose::Own => expiry::end_of(lifetime, now),
+        record.times = match purpose {
+            Purpose::Own if record.is_negative() => Times::until(now, expiry::end_of(lifetime, now)),
+            Purpose::Own => Times::begin(now, lifetime, grace, &definition.rules, version),
             // Counted from the beginning of the load: nothing older than a lease is ever answered.
-            Purpose::Fallback => expiry::end_of(lifetime, now).min(begun.at.after(settings.lease)),
+            Purpose::Fallback => Times::until(now, expiry::end_of(lifetime, now).min(begun.at.after(definition.lease))),
             Purpose::FallbackUnkept => return None,
         };
-        let mut record = Record::new(key, value.map(Bytes::as_ref));
-        (record.expires_at, record.stored_at, record.version) = (expires_at, now, self.node.next_version());
+        record.version = version;
         (record.epoch, record.view_seq) = (begun.epoch, begun.view_seq);
         Some(record)
     }
@@ -201,7 +245,7 @@ impl Core {
             && begun.view_seq >= validity.slot_since
             && begun.epoch == validity.epoch;
         match record {
-            Some(record) if still_ours && record.expires_at > validity.now.get() => {
+            Some(record) if still_ours && record.times.expires_at > validity.now.get() => {
                 self.store.insert(holding, hash, record).is_ok()
             }
             _ => false,
@@ -216,34 +260,4 @@ impl Drop for Queued {
     fn drop(&mut self) {
         self.0.loads_queued.fetch_sub(1, Relaxed);
     }
-}
-
-/// Asks the source, and turns whatever it does into one answer per key.
-async fn ask_source(definition: &Definition, keys: &[&str]) -> Vec<Result<Fetched, Error>> {
-    let limit = definition.settings.load_timeout;
-    let source = &definition.source;
-    // The call itself stands inside, since a source may panic before it gives a future.
-    let asked = AssertUnwindSafe(async {
-        match keys {
-            [key] => vec![source.fetch(key).await],
-            _ => source.fetch_many(keys).await,
-        }
-    });
-    let failed = |error: Error| keys.iter().map(|_| Err(error.clone())).collect();
-    match tokio::time::timeout(limit, asked.catch_unwind()).await {
-        Ok(Ok(answers)) if answers.len() == keys.len() => {
-            answers.into_iter().map(|answer| answer.map_err(Error::from)).collect()
-        }
-        Ok(Ok(answers)) => {
-            let reason = format!("fetch_many gave {} answers to {} keys", answers.len(), keys.len());
-            failed(Error::Source(SourceError::failed(reason)))
-        }
-        Ok(Err(panic)) => failed(Error::SourcePanicked { message: panic_message(panic.as_ref()) }),
-        Err(_) => failed(Error::LoadTimeout { limit }),
-    }
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("no message").to_owned()
 }

@@ -6,15 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Core;
 use super::write::{Change, Write};
-use super::{Core, Purpose};
 use crate::error::Error;
 use crate::flight::{Failure, Landed, Outcome};
 use crate::net::Moment;
 use crate::peer::wire::{Answer, Get, GetMany, PutEntry, Value};
 use crate::ring::NodeId;
 use crate::spec::Origin;
-use crate::stats::Count;
+use crate::stats::{Count, HITS_PER_SAMPLE};
 use crate::store::{Holding, Record};
 
 /// An answer that keeps no copy may still be on its way this long.
@@ -54,7 +54,12 @@ impl Served {
 
 impl Core {
     /// Answers from what is stored; `false`: this needs more than a look.
-    pub(crate) fn serve_at_once(&self, from: NodeId, get: &Get<'_>, answer: &mut dyn FnMut(Answer<'_>)) -> bool {
+    pub(crate) fn serve_at_once(
+        self: &Arc<Self>,
+        from: NodeId,
+        get: &Get<'_>,
+        answer: &mut dyn FnMut(Answer<'_>),
+    ) -> bool {
         self.advance(get.keyspace.generation);
         let hash = self.hash(get.key);
         if !self.node.tenures.of(hash).is_mine {
@@ -66,14 +71,16 @@ impl Core {
         let Some((record, Holding::Owned)) = self.held(hash, get.key) else {
             return false;
         };
-        self.counters.one(Count::Served);
+        if self.counters.hit(Count::Served) {
+            self.note_reads(hash, get.key, HITS_PER_SAMPLE);
+        }
         serve_record(record, now, lease, answer);
         true
     }
 
     /// Enters the asker as a holder; the lease it may be given. What is on its way to it counts as held.
     fn register(&self, hash: u64, from: NodeId, wants_copy: bool, now: Moment, load: Duration) -> Duration {
-        let settings_lease = self.definition.load().settings.lease;
+        let settings_lease = self.definition.load().lease;
         let (lease, held) = match wants_copy {
             true => (settings_lease, settings_lease),
             false => (Duration::ZERO, settings_lease.min(IN_TRANSIT)),
@@ -93,7 +100,8 @@ impl Core {
         }
         let limit = get.deadline.min(self.fetch_deadline());
         let lease = self.register(hash, from, get.wants_copy, self.node.clock.now(), limit);
-        match tokio::time::timeout(limit, self.load(hash, get.key, Purpose::Own)).await {
+        self.note_reads(hash, get.key, 1);
+        match tokio::time::timeout(limit, self.load_or_spare(hash, get.key)).await {
             Ok(outcome) => self.served(outcome, lease),
             Err(_) => Served::Failed(Error::Timeout { limit }),
         }
@@ -102,7 +110,7 @@ impl Core {
     pub(crate) async fn serve_get_many(self: &Arc<Self>, from: NodeId, get: &GetMany<'_>) -> Vec<Served> {
         self.advance(get.keyspace.generation);
         let limit = get.deadline.min(self.fetch_deadline());
-        let deadline = tokio::time::Instant::now() + limit;
+        let (deadline, late_at) = (tokio::time::Instant::now() + limit, self.late_at());
         let now = self.node.clock.now();
         let mut answers: Vec<Option<Served>> = Vec::with_capacity(get.keys.len());
         let mut missed = Vec::new();
@@ -122,16 +130,18 @@ impl Core {
         }
         let wanted = missed.iter().map(|&(_, hash, key, _)| (hash, key));
         let waiting = self.start_own_loads(wanted);
-        for ((place, _, _, lease), waiter) in missed.into_iter().zip(waiting) {
+        for ((place, hash, key, lease), waiter) in missed.into_iter().zip(waiting) {
             answers[place] = Some(match waiter {
                 Err(error) => {
                     self.counters.one(Count::Overloads);
                     Served::Failed(error)
                 }
-                Ok(waiter) => match tokio::time::timeout_at(deadline, waiter).await {
-                    Ok(outcome) => self.served(outcome, lease),
-                    Err(_) => Served::Failed(Error::Timeout { limit }),
-                },
+                Ok(waiter) => {
+                    match tokio::time::timeout_at(deadline, self.or_spare(hash, key, late_at, waiter)).await {
+                        Ok(outcome) => self.served(outcome, lease),
+                        Err(_) => Served::Failed(Error::Timeout { limit }),
+                    }
+                }
             });
         }
         answers.into_iter().map(|answer| answer.unwrap_or(Served::NotOwner)).collect()
@@ -141,7 +151,10 @@ impl Core {
         self.counters.one(Count::Served);
         let version = record.version;
         match super::entry_of(record, Origin::Owned, self.node.clock.now()) {
-            Ok(entry) => Served::Landed { landed: Landed { entry, version, leasable: true }, lease },
+            Ok(entry) => {
+                let leasable = !entry.is_stale;
+                Served::Landed { landed: Landed { entry, version, leasable }, lease }
+            }
             Err(_) => Served::NotFound,
         }
     }
@@ -191,6 +204,11 @@ impl Core {
         checked.into_iter().map(|write| write.map_or_else(Some, |_| outcomes.next().flatten())).collect()
     }
 
+    pub(crate) fn serve_warm(self: &Arc<Self>, generation: u64, keys: &[&str]) {
+        self.advance(generation);
+        self.warm(keys.iter().map(|key| (*key).to_owned()));
+    }
+
     pub(crate) fn serve_invalidate(&self, generation: u64, keys: &[&str]) {
         self.advance(generation);
         self.counters.add(Count::InvalidationsReceived, keys.len() as u64);
@@ -213,17 +231,15 @@ impl Core {
 }
 
 fn serve_record(record: Record, now: Moment, lease: Duration, answer: &mut dyn FnMut(Answer<'_>)) {
-    let (age, remaining, version) = (now.since(record.stored_at), now.until(record.expires_at), record.version);
+    let (times, version) = (record.times, record.version);
+    let (age, remaining) = (now.since(times.stored_at), now.until(times.expires_at));
+    let is_stale = times.expires_at <= now;
+    // Nobody keeps what is over already.
+    let lease = if is_stale { Duration::ZERO } else { lease };
     match record.into_value() {
-        Some(value) => answer(Answer::Value(Value {
-            value: &value,
-            loaded: false,
-            is_stale: false,
-            age,
-            remaining,
-            lease,
-            version,
-        })),
+        Some(value) => {
+            answer(Answer::Value(Value { value: &value, loaded: false, is_stale, age, remaining, lease, version }))
+        }
         None => answer(Answer::NotFound),
     }
 }

@@ -18,6 +18,7 @@ use crate::net::{Clock, TcpListener};
 use crate::node::NodeParts;
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
+use crate::trace::Traces;
 use crate::trust::Gate;
 use crate::trust::handshake::{Hello, Topic};
 use crate::{DataSource, Fetched, SourceError};
@@ -70,6 +71,7 @@ async fn puppet_with(name: &str, source: &Counting, hop_budget: Duration) -> Pup
         request_timeout: Duration::from_secs(10),
         clustered: true,
         link_settings,
+        traces: Traces::default(),
         stop: stop.clone(),
     };
     let node = Arc::new(Node::new(parts));

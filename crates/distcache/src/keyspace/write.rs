@@ -8,16 +8,17 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use tracing::Instrument;
 
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::serve::with_margin;
 use super::{Core, Route};
 use crate::error::{Error, Unreached};
-use crate::expiry;
+use crate::expiry::{self, Grace, Times};
 use crate::flight::Failure;
 use crate::lease::Held;
 use crate::net::{self, Moment};
@@ -25,8 +26,9 @@ use crate::node::INVALIDATION_WAIT;
 use crate::peer::link::Link;
 use crate::peer::wire::{PutEntry, Request, Response};
 use crate::spec::{Entry, PutOptions};
-use crate::stats::Count;
+use crate::stats::{Count, Took};
 use crate::store::{Holding, Record};
+use crate::trace;
 
 /// Bytes that an entry takes in a request beside key and value, an upper bound.
 const ENTRY_FRAME_BYTES: usize = 32;
@@ -59,8 +61,10 @@ impl Core {
     pub(super) async fn put(self: &Arc<Self>, key: &str, value: Bytes, options: PutOptions) -> Result<(), Error> {
         self.check(key)?;
         self.check_value(value.len())?;
-        let change = Change::Put { value: &value, ttl: options.ttl };
-        self.write_one(Write { hash: self.hash(key), key, change }).await
+        let (change, began) = (Change::Put { value: &value, ttl: options.ttl }, Instant::now());
+        let outcome = self.write_one(Write { hash: self.hash(key), key, change }).await;
+        self.counters.took(Took::Put, began.elapsed());
+        outcome
     }
 
     pub(super) async fn delete(self: &Arc<Self>, key: &str) -> Result<(), Error> {
@@ -82,7 +86,10 @@ impl Core {
             key,
             change: Change::Put { value, ttl: None },
         });
-        self.write_many(writes.collect()).await
+        let began = Instant::now();
+        let outcome = self.write_many(writes.collect()).await;
+        self.counters.took(Took::Put, began.elapsed());
+        outcome
     }
 
     pub(super) async fn delete_many(self: &Arc<Self>, keys: &[&str]) -> Result<(), Error> {
@@ -112,7 +119,15 @@ impl Core {
     }
 
     /// Writes at the owners, all at once; gives back what did not take effect.
-    async fn write_all<'a>(self: &Arc<Self>, mut writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
+    async fn write_all<'a>(self: &Arc<Self>, writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
+        let is_put = writes.first().is_some_and(|write| matches!(write.change, Change::Put { .. }));
+        let span = if is_put { trace::put } else { trace::delete }(&self.name, writes.len());
+        let failed = self.write_until_agreed(writes).instrument(span.clone()).await;
+        trace::written(&span, failed.len());
+        failed
+    }
+
+    async fn write_until_agreed<'a>(self: &Arc<Self>, mut writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
         let mut failed = Vec::new();
         for attempt in 1..=WRITE_ATTEMPTS {
             let outcomes = self.write_at_owners(&writes).await;
@@ -196,12 +211,13 @@ impl Core {
         }
         let definition = self.definition.load();
         let mut record = Record::new(key, Some(value));
-        let bytes = record.clone().into_value().unwrap_or_default();
+        let bytes = record.clone().value().unwrap_or_default();
         let rule = definition.expires_at.as_ref();
         let lifetime = expiry::lifetime(&definition.settings, rule, key, &bytes, ttl, net::chance());
         let now = self.node.clock.now();
-        record.expires_at = expiry::end_of(lifetime, now);
-        (record.stored_at, record.version) = (now, self.node.next_version());
+        record.version = self.node.next_version();
+        let grace = Grace::of(&definition.settings, None, None);
+        record.times = Times::begin(now, lifetime, grace, &definition.rules, record.version);
         Ok(record)
     }
 
@@ -279,7 +295,7 @@ impl Core {
     fn to_be_told(&self, keys: &[(u64, &str)]) -> ByPeer<Copy> {
         let mut told = ByPeer::default();
         let (topology, now) = (self.node.topology(), self.node.clock.now());
-        let lease = with_margin(self.definition.load().settings.lease);
+        let lease = with_margin(self.definition.load().lease);
         for &(hash, key) in keys {
             // The slot's last owner may have given leases that nobody here knows of.
             let is_young = topology.placement.is_young(hash, now, lease);
@@ -322,9 +338,9 @@ impl Core {
         self.check(key)?;
         let hash = self.hash(key);
         let limit = self.definition.load().settings.load_timeout + self.node.hop_budget;
-        let mut last = Error::NotOwner { peer: String::new() };
+        let (mut last, span) = (Error::NotOwner { peer: String::new() }, trace::refresh(&self.name, hash));
         for _ in 0..WRITE_ATTEMPTS {
-            match self.refresh_at_owner(hash, key, limit).await {
+            match self.refresh_at_owner(hash, key, limit).instrument(span.clone()).await {
                 Err(error @ Error::NotOwner { .. }) => last = error,
                 outcome => return outcome,
             }
@@ -359,7 +375,7 @@ impl Core {
         limit: Duration,
     ) -> Result<Entry, Error> {
         let (core, key) = (self.clone(), key.to_owned());
-        let refreshed = self.node.work_done(async move { core.refresh_here(hash, &key).await });
+        let refreshed = self.node.work_done(async move { core.refresh_here(hash, &key).await }.in_current_span());
         match tokio::time::timeout(limit, refreshed).await {
             Ok(outcome) => outcome.unwrap_or(Err(Error::Shutdown)),
             Err(_) => Err(Error::Timeout { limit }),

@@ -17,6 +17,7 @@ use crate::node::NodeParts;
 use crate::peer::link::LinkSettings;
 use crate::peer::wire::{Get, GetMany, LENGTH_BYTES, PutEntry, RequestId};
 use crate::spec::KeyspaceSettings;
+use crate::trace::{Traceparent, Traces};
 use crate::trust::handshake::{Hello, Topic};
 use crate::{DataSource, Fetched, SourceError};
 
@@ -65,6 +66,7 @@ static NODE: LazyLock<Arc<Node>> = LazyLock::new(|| {
         request_timeout: Duration::from_secs(10),
         clustered: true,
         link_settings,
+        traces: Traces::default(),
         stop: CancellationToken::new(),
     });
     node.adopt(vec![Peer::alone("a".into(), 100)]);
@@ -108,7 +110,7 @@ fn keep_the_laws(said: [Registry; 3]) {
 fn take_in(said: [&[u8]; 3], generation: u64) {
     let keyspaces = keyspaces();
     said.iter().for_each(|bytes| keyspaces.merge(bytes));
-    let invalidate = Request::Invalidate { keyspace: Named { name: NAME, generation }, keys: Vec::new() };
+    let invalidate = Request::Invalidate { keyspace: Named { name: NAME, generation, trace: None }, keys: Vec::new() };
     assert!(keyspaces.serve_at_once(PEER, &invalidate, &mut |_| ()));
     let known = keyspaces.export();
     keyspaces.merge(&known);
@@ -181,7 +183,8 @@ fn serve(data: &[u8]) {
 }
 
 fn serve_seeds() -> Vec<Seed> {
-    let keyspace = Named { name: NAME, generation: 0 };
+    let keyspace = Named { name: NAME, generation: 0, trace: None };
+    let traced = Named { trace: Traceparent::new([7; 16], [9; 8], 1), ..keyspace };
     let deadline = Duration::from_secs(1);
     let get = |key| Request::Get(Get { keyspace, key, wants_copy: true, deadline });
     let put = |key, ttl| Request::Put { keyspace, entries: vec![PutEntry { key, value: b"a value", ttl }] };
@@ -199,9 +202,13 @@ fn serve_seeds() -> Vec<Seed> {
         seed("get-many", &[put("a", None), many(&["a", "b", "n", "u", "f", "s", ""])]),
         seed("get-too-many", &[Request::GetMany { get: crowd }]),
         seed("refresh", &[put("a", None), Request::Refresh { keyspace, key: "a", deadline }, get("a")]),
+        seed("traced", &[Request::Delete { keyspace: traced, keys: vec!["a"] }, get("a")]),
         seed("invalidate", &[get("a"), Request::Invalidate { keyspace, keys: vec!["a"] }]),
         seed("registry", &[Request::Registry(&[0]), Request::Ping, Request::Cancel]),
-        seed("no-keyspace", &[Request::Delete { keyspace: Named { name: "nothing", generation: 9 }, keys: vec![] }]),
+        seed(
+            "no-keyspace",
+            &[Request::Delete { keyspace: Named { name: "nothing", generation: 9, trace: None }, keys: vec![] }],
+        ),
     ]
 }
 

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::connection::READ_BUFFER_BYTES;
 use super::outbox::Outbox;
-use super::wire::{Request, RequestId, Response, cut_frame};
+use super::wire::{Request, RequestId, Response, WireError, cut_frame};
 use crate::error::{Error, Overload};
 use crate::limits::Limits;
 use crate::net::{TcpListener, TcpStream};
@@ -173,8 +173,12 @@ impl<S: Serve> Server<S> {
                 self.converse(&guest.them, read, write).await
             }
         };
-        if let Err(error) = ended {
-            tracing::debug!(%addr, %error, "connection from peer ended");
+        match ended {
+            Ok(()) => {}
+            Err(error) if is_nonsense(&error) && self.gate.refusals.note(Refusal::Implausible, addr.ip()) => {
+                tracing::warn!(%addr, %error, "what a peer asks makes no sense; its connection was closed");
+            }
+            Err(error) => tracing::debug!(%addr, %error, "connection from peer ended"),
         }
     }
 
@@ -203,6 +207,11 @@ impl<S: Serve> Server<S> {
         session.abort_waiting();
         outcome
     }
+}
+
+/// The bytes came, and no peer sends such.
+fn is_nonsense(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|cause| cause.is::<WireError>())
 }
 
 /// One peer's connection to this node.

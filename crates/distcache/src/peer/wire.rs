@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::error::Error;
+use crate::trace::Traceparent;
 
 mod errors;
 #[cfg(feature = "fuzz-internals")]
@@ -60,6 +61,11 @@ pub(crate) enum Request<'a> {
         key: &'a str,
         deadline: Duration,
     },
+    /// Keys that are worth loading before anybody asks, for who owns them now.
+    Warm {
+        keyspace: Named<'a>,
+        keys: Vec<&'a str>,
+    },
     /// What the sender knows of the cluster's keyspaces.
     Registry(&'a [u8]),
     /// The asker no longer waits for this answer.
@@ -67,11 +73,14 @@ pub(crate) enum Request<'a> {
     Ping,
 }
 
-/// A keyspace, and the latest clear of it that the sender knows of.
+/// What every question about a keyspace begins with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Named<'a> {
     pub(crate) name: &'a str,
+    /// The latest clear of it that the sender knows of.
     pub(crate) generation: u64,
+    /// The span that asks.
+    pub(crate) trace: Option<Traceparent>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,7 +115,7 @@ pub(crate) enum Response<'a> {
     Many(Vec<Answer<'a>>),
     /// To `Put` and `Delete`: per key, `None` where it took effect.
     Written(Vec<Option<Error>>),
-    /// To `Invalidate` and `Ping`.
+    /// To `Invalidate`, `Warm` and `Ping`.
     Done,
     /// To `Registry`: what the answerer knows after taking in what it was sent.
     Registry(&'a [u8]),
@@ -148,6 +157,7 @@ mod op {
     pub(super) const CANCEL: u8 = 8;
     pub(super) const PING: u8 = 9;
     // 10 and 11 are kept for PEEK and HANDOVER.
+    pub(super) const WARM: u8 = 12;
     pub(super) const ONE: u8 = 129;
     pub(super) const MANY: u8 = 130;
     pub(super) const WRITTEN: u8 = 131;
@@ -240,6 +250,7 @@ impl Request<'_> {
             }),
             Self::Delete { keyspace, keys } => frame(out, op::DELETE, id, |out| put_keys(out, keyspace, keys)),
             Self::Invalidate { keyspace, keys } => frame(out, op::INVALIDATE, id, |out| put_keys(out, keyspace, keys)),
+            Self::Warm { keyspace, keys } => frame(out, op::WARM, id, |out| put_keys(out, keyspace, keys)),
             Self::Refresh { keyspace, key, deadline } => frame(out, op::REFRESH, id, |out| {
                 keyspace.encode(out);
                 put_duration(out, *deadline);
@@ -279,6 +290,7 @@ impl<'a> Request<'a> {
             }
             op::DELETE => Self::Delete { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::INVALIDATE => Self::Invalidate { keyspace: input.named()?, keys: input.list(Input::text)? },
+            op::WARM => Self::Warm { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::REFRESH => {
                 let (keyspace, deadline) = (input.named()?, input.duration()?);
                 Self::Refresh { keyspace, key: input.text()?, deadline }
@@ -297,6 +309,7 @@ impl Named<'_> {
     fn encode(&self, out: &mut BytesMut) {
         put_text(out, self.name);
         out.put_u64(self.generation);
+        put_trace(out, self.trace);
     }
 }
 
@@ -421,6 +434,15 @@ fn put_lifetime(out: &mut BytesMut, lifetime: Option<Duration>) {
     }
 }
 
+fn put_trace(out: &mut BytesMut, trace: Option<Traceparent>) {
+    out.put_u8(trace.is_some().into());
+    if let Some(trace) = trace {
+        out.put_slice(&trace.trace_id());
+        out.put_slice(&trace.span_id());
+        out.put_u8(trace.flags());
+    }
+}
+
 fn put_list<T>(out: &mut BytesMut, items: &[T], mut put: impl FnMut(&mut BytesMut, &T)) {
     out.put_u32(items.len() as u32);
     items.iter().for_each(|item| put(out, item));
@@ -484,7 +506,18 @@ impl<'a> Input<'a> {
     }
 
     fn named(&mut self) -> Result<Named<'a>, WireError> {
-        Ok(Named { name: self.text()?, generation: self.u64()? })
+        Ok(Named { name: self.text()?, generation: self.u64()?, trace: self.trace()? })
+    }
+
+    fn trace(&mut self) -> Result<Option<Traceparent>, WireError> {
+        match self.u8()? {
+            0 => Ok(None),
+            1 => {
+                let trace = Traceparent::new(self.array()?, self.array()?, self.u8()?);
+                trace.map(Some).ok_or(WireError("a trace without an id"))
+            }
+            _ => Err(WireError("neither a trace nor none")),
+        }
     }
 
     fn list<T>(&mut self, mut item: impl FnMut(&mut Self) -> Result<T, WireError>) -> Result<Vec<T>, WireError> {

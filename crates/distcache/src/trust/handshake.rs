@@ -25,6 +25,8 @@ const VERSIONS: (u16, u16) = (1, 1);
 /// No setting leads to frames smaller than this.
 const FRAME_BYTES_MIN: u64 = 64 << 10;
 const MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Of what the other side says when it refuses.
+const REASON_CHARS_MAX: usize = 300;
 /// How long whoever is refused may take to hear why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -270,8 +272,13 @@ fn session(key: &Key, said: &[u8], [mine, theirs]: [&str; 2]) -> Session {
 fn accepted<T>(verdict: Verdict<T>) -> Result<T, HandshakeError> {
     match verdict {
         Verdict::Accepted(said) => Ok(said),
-        Verdict::Refused(why) => Err(HandshakeError::TurnedAway(why)),
+        Verdict::Refused(why) => Err(HandshakeError::TurnedAway(in_a_line(&why))),
     }
+}
+
+/// Whoever is there says what it likes, and it goes into this node's log: no line of its own, and no longer than one.
+fn in_a_line(why: &str) -> String {
+    why.chars().take(REASON_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// Says why, as far as the other side listens. It is a courtesy: the connection ends either way.

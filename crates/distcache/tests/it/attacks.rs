@@ -13,7 +13,7 @@ mod limits;
 mod members;
 mod sockets;
 mod sources;
-mod stranger;
+pub mod stranger;
 mod traffic;
 
 /// Held for the length of one attack.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use distcache::{Error, KeyspaceSpec};
+use distcache::{Error, Eviction, KeyspaceSpec};
 
 use crate::harness::*;
 
@@ -119,6 +119,27 @@ async fn an_update_changes_the_rules_on_every_node_and_drops_nothing_that_still_
     ));
     let refused = nodes[0].update_keyspace(KeyspaceSpec::new(KEYSPACE, source).max_bytes(1)).await;
     assert!(matches!(refused, Err(Error::InvalidSpec { field: "keyspace.max_bytes", .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_eviction_policy_keeps_what_fits_and_is_in_force_on_every_node() {
+    let source = Source::new();
+    let nodes = cluster(2, &source).await;
+    let keys: Vec<String> = (0..2_000).map(|n| format!("{n:04}")).collect();
+    for keys in keys.chunks(100) {
+        nodes[0].get_many(KEYSPACE, keys).await.unwrap();
+    }
+    let owned = || nodes.iter().map(|node| things(node).stats().entries).sum::<u64>();
+    assert_eq!(owned(), 2_000);
+    for eviction in [Eviction::Lru, Eviction::Lfu, Eviction::Fifo, Eviction::ScanResistant] {
+        let spec = KeyspaceSpec::new(KEYSPACE, source.clone()).eviction(eviction);
+        nodes[1].update_keyspace(spec).await.unwrap();
+        eventually("the other node knows", || nodes[0].keyspaces()[0].settings.eviction == eviction).await;
+        for keys in keys.chunks(100) {
+            nodes[0].get_many(KEYSPACE, keys).await.unwrap();
+        }
+        assert_eq!((owned(), source.loads()), (2_000, 2_000), "{eviction:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

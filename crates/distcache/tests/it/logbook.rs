@@ -3,9 +3,13 @@
 use std::io::{self, Write};
 use std::sync::{Mutex, Once};
 
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::harness::eventually;
+use crate::traces::SpanBook;
 
 static LINES: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
@@ -27,13 +31,14 @@ impl<'a> MakeWriter<'a> for Book {
     }
 }
 
-/// From here on everything down to `debug` is written down. Once for the process: tests look for words of their own.
+/// From here on everything down to `debug` is written down, and every span. Once for the process: tests look for words and spans
+/// of their own.
 pub fn open() {
     static OPEN: Once = Once::new();
     OPEN.call_once(|| {
-        let level = tracing_subscriber::filter::LevelFilter::DEBUG;
-        let book = tracing_subscriber::fmt().with_ansi(false).with_max_level(level).with_writer(|| Book);
-        tracing::subscriber::set_global_default(book.finish()).unwrap();
+        let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(|| Book);
+        let books = tracing_subscriber::registry().with(lines.and_then(SpanBook).with_filter(LevelFilter::DEBUG));
+        tracing::subscriber::set_global_default(books).unwrap();
     });
 }
 

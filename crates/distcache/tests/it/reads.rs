@@ -42,7 +42,7 @@ async fn keys_read_on_every_node_at_once_are_loaded_once_in_the_cluster() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_callers_of_one_cold_key_on_three_nodes_cost_one_load() {
-    let source = Source::slow(Duration::from_millis(100));
+    let source = Source::slow(Duration::from_secs(2));
     let nodes = cluster(3, &source).await;
     let callers = (0..10_000).map(|n| {
         let things = things(&nodes[n % 3]);

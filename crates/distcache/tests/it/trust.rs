@@ -14,6 +14,8 @@ use tokio::net::TcpStream;
 use crate::harness::*;
 use crate::logbook;
 
+mod words;
+
 const SECRET: &str = "a secret that 3 nodes share";
 const OTHER_SECRET: &str = "a secret that nobody shares";
 
@@ -32,8 +34,13 @@ impl Ca {
 
     /// The certificate of a node, and its key.
     fn issue(&self, node: &str) -> [String; 2] {
+        self.issue_with(node, |_| {})
+    }
+
+    fn issue_with(&self, node: &str, change: impl FnOnce(&mut CertificateParams)) -> [String; 2] {
         let mut params = CertificateParams::new([node.to_owned()]).unwrap();
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         [params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem()]
     }
@@ -154,11 +161,13 @@ async fn a_certificate_that_names_another_node_is_found_out_at_the_start() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clusters_of_two_names_never_mix_though_they_share_seeds_secret_and_addresses() {
+    logbook::open();
     let plan = Plan::new(&Source::new());
     let named = |name: &str, cluster: &str| plan.builder(name).cluster_name(cluster).cluster_secret(secret(SECRET));
     let mut shop = cluster_of(2, |name| named(name, "shop")).await;
     let bank = cluster_of(2, |name| named(name, "bank").join_timeout(Duration::from_millis(300))).await;
     refuses(&shop[0], Refusal::Cluster).await;
+    logbook::warns(&["it refuses this node: this is cluster \"shop\", not \"bank\""]).await;
     // A node of the shop ends, and one of the bank takes over its address.
     let address = shop[1].me().gossip_addr;
     drop(shop.pop());
@@ -217,9 +226,18 @@ async fn a_strangers_datagrams_are_refused_and_nobody_is_lost_by_them() {
     all_read_from_all(&nodes).await;
 }
 
+/// In the bytes of the protocol: opcode 5, an id, the keyspace and its generation, one key.
+fn invalidation(key: &str) -> Vec<u8> {
+    let text = |text: &str| [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat();
+    let id = 1u64.to_be_bytes();
+    let frame = [&[5], &id[..], &text(KEYSPACE), &u64::MAX.to_be_bytes(), &1u32.to_be_bytes(), &text(key)].concat();
+    [&(frame.len() as u32).to_be_bytes(), &frame[..]].concat()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_invalidation_by_a_stranger_is_never_heard() {
-    let plan = Plan::new(&Source::new());
+    logbook::open();
+    let plan = Plan::new(&Source::new()).spec(|spec| spec.lease(PATIENCE * 2));
     let nodes = cluster_of(2, |name| plan.builder(name).cluster_secret(secret(SECRET))).await;
     let key = key_of(&nodes, 0);
     for reader in &nodes {
@@ -227,22 +245,14 @@ async fn an_invalidation_by_a_stranger_is_never_heard() {
         reader.get(KEYSPACE, &key).await.unwrap();
     }
     assert!(nodes[1].cached(KEYSPACE, &key).is_some(), "a hot copy");
-    // Opcode 5 is an invalidation: id, keyspace, generation, count, key.
-    let mut frame = vec![5];
-    frame.extend_from_slice(&1u64.to_be_bytes());
-    frame.extend_from_slice(&(KEYSPACE.len() as u16).to_be_bytes());
-    frame.extend_from_slice(KEYSPACE.as_bytes());
-    frame.extend_from_slice(&u64::MAX.to_be_bytes());
-    frame.extend_from_slice(&1u32.to_be_bytes());
-    frame.extend_from_slice(&(key.len() as u16).to_be_bytes());
-    frame.extend_from_slice(key.as_bytes());
     let mut stream = TcpStream::connect(nodes[1].me().peer_addr).await.unwrap();
-    stream.write_all(&(frame.len() as u32).to_be_bytes()).await.unwrap();
-    stream.write_all(&frame).await.unwrap();
+    let from = stream.local_addr().unwrap().to_string();
+    stream.write_all(&invalidation(&key)).await.unwrap();
     let mut answer = Vec::new();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(answer.is_empty(), "the connection was closed without a word");
     refuses(&nodes[1], Refusal::Foreign).await;
+    logbook::warns(&["a connection was refused", &from, "does not speak distcache's protocol"]).await;
     assert!(nodes[1].cached(KEYSPACE, &key).is_some());
 }
 
@@ -315,6 +325,10 @@ async fn certificates_are_renewed_under_traffic_without_a_failed_read() {
         write_files(dir.path(), &ca, &format!("n{n}"));
         assert!(tls.reload().unwrap());
     }
+    let stats = || things(&nodes[0]).stats();
+    eventually("owners are asked", || stats().fetches > 30).await;
+    // A read whose connection has failed is answered too, by the source.
+    assert_eq!((stats().fetch_failures, stats().fallback_loads), (0, 0));
     nodes.push(plan.builder("n3").tls(ca.tls("n3")).start().await.unwrap());
     agree(&nodes).await;
     all_read_from_all(&nodes).await;

@@ -166,5 +166,5 @@ async fn a_lease_of_ages_is_cut_to_what_the_keyspace_says() {
         Value { value: b"v", loaded: false, is_stale: false, age, remaining: Some(age), lease: age, version: 1 };
     let record = a.core.hot_record("k", a.core.begin(), &value);
     let longest = a.node.clock.now().after(a.core.settings().lease);
-    assert!(record.expires_at <= longest, "{:?}", record.expires_at);
+    assert!(record.times.expires_at <= longest, "{:?}", record.times.expires_at);
 }

@@ -5,14 +5,18 @@ use std::time::Duration;
 use super::{Answer, Get, GetMany, Named, PutEntry, Request, Response, Value};
 use crate::error::{Error, Overload, PeerFailure, Unreached};
 use crate::source::SourceError;
+use crate::trace::Traceparent;
 
-pub(super) const USERS: Named<'static> = Named { name: "users", generation: 7 };
+pub(super) const USERS: Named<'static> = Named { name: "users", generation: 7, trace: None };
+/// The same, asked within a trace.
+pub(super) const TRACED: Named<'static> = Named { trace: Traceparent::new([7; 16], [9; 8], 1), ..USERS };
 
 /// Every kind of request.
 pub(super) fn requests() -> Vec<Request<'static>> {
     let deadline = Duration::from_millis(1_234);
     vec![
         Request::Get(Get { keyspace: USERS, key: "ключ", wants_copy: true, deadline }),
+        Request::Get(Get { keyspace: TRACED, key: "k", wants_copy: false, deadline }),
         Request::GetMany { get: GetMany { keyspace: USERS, keys: vec![("a", true), ("b", false)], deadline } },
         Request::Put {
             keyspace: USERS,
@@ -23,6 +27,7 @@ pub(super) fn requests() -> Vec<Request<'static>> {
         },
         Request::Delete { keyspace: USERS, keys: vec!["a", "b"] },
         Request::Invalidate { keyspace: USERS, keys: vec![] },
+        Request::Warm { keyspace: USERS, keys: vec!["a", "ключ"] },
         Request::Refresh { keyspace: USERS, key: "k", deadline },
         Request::Registry(b"state"),
         Request::Cancel,

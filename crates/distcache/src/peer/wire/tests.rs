@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::samples::{USERS, requests, responses};
+use super::samples::{TRACED, USERS, requests, responses};
 use super::*;
 use crate::error::Unreached;
 
@@ -70,6 +70,24 @@ fn frames_are_cut_off_as_they_come_in_and_a_promised_length_takes_no_memory() {
     assert_eq!(cut_frame(&mut promise, 1 << 30), Ok(None));
     assert!(promise.capacity() < 1 << 10);
     assert!(cut_frame(&mut promise, 1 << 20).is_err());
+}
+
+#[test]
+fn a_trace_that_is_none_is_refused() {
+    let payload = payload(|out| Request::Delete { keyspace: TRACED, keys: vec![] }.encode(RequestId(1), out));
+    let flag = payload.len() - 4 - 25 - 1;
+    let with = |changed: &[(usize, u8)]| {
+        let mut payload = payload.clone();
+        changed.iter().for_each(|&(at, byte)| payload[at] = byte);
+        Request::decode(&payload).map(drop)
+    };
+    assert_eq!(with(&[]), Ok(()));
+    assert_eq!(with(&[(flag, 2)]), Err(WireError("neither a trace nor none")));
+    for id in [1..17, 17..25] {
+        let zeros: Vec<_> = id.map(|at| (flag + at, 0)).collect();
+        assert_eq!(with(&zeros), Err(WireError("a trace without an id")));
+    }
+    assert!(with(&[(flag, 0)]).is_err(), "25 bytes too many");
 }
 
 #[test]

@@ -57,6 +57,21 @@ async fn another_cluster_is_refused_and_both_sides_are_told_why() {
 }
 
 #[tokio::test]
+async fn what_a_stranger_gives_as_a_reason_is_one_line_of_the_log_and_no_more() {
+    let (a, (mut here, mut there)) = (hello("shop", "a"), duplex(8 << 10));
+    let stranger = async {
+        receive::<_, Hello>(&mut there).await.unwrap();
+        let forged = format!("no\n2026-01-01 WARN \x1b[31mall is lost{}", "!".repeat(4_000));
+        send(&mut there, &Verdict::<()>::Refused(forged)).await.unwrap();
+    };
+    let party = Party { me: &a, ring: None, binding: [0; 32], name_error: &|_| None };
+    let (met, ()) = tokio::join!(party.greet(&mut here), stranger);
+    let told = met.unwrap_err().to_string();
+    assert!(told.starts_with("it refuses this node: no 2026-01-01 WARN  [31mall is lost!"), "{told}");
+    assert!(told.len() < 400 && !told.contains(char::is_control), "{told}");
+}
+
+#[tokio::test]
 async fn the_wrong_port_is_told_from_the_right_one() {
     let exchange = Hello::new(Topic::Exchange, "shop", "a", 1, 1 << 20);
     let (_, why) = refused((&hello("shop", "a"), None), (&exchange, None)).await;

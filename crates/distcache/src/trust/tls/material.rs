@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use rustls::client::Resumption;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
@@ -56,24 +56,25 @@ impl Material {
     /// The configurations of both sides. Sessions are never resumed: whoever connects again is looked at again.
     pub(super) fn current(self, is_mutual: bool) -> Result<Current, TlsError> {
         let provider = Arc::new(ring::default_provider());
-        self.check_as_others_would(&provider, is_mutual)?;
+        let verifier = OfTheCa::new(self.roots.clone(), &provider, is_mutual);
+        let verifier = Arc::new(verifier.map_err(|error| TlsError::invalid(&self.what[0], error))?);
+        self.check_as_others_would(&verifier)?;
         let unfit = |error: rustls::Error| TlsError::invalid(&self.what[2], words::of_error(&error));
         let version = |error| TlsError::invalid("TLS 1.3", error);
 
-        let verifier = Arc::new(OfTheCa::new(self.roots.clone(), &provider));
         let mut client = ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13])
             .map_err(version)?
             .dangerous()
-            .with_custom_certificate_verifier(verifier)
+            .with_custom_certificate_verifier(verifier.clone())
             .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
             .map_err(unfit)?;
         client.resumption = Resumption::disabled();
 
         let server =
-            ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(&[&TLS13]).map_err(version)?;
+            ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13]).map_err(version)?;
         let server = match is_mutual {
-            true => server.with_client_cert_verifier(self.client_verifier(provider)?),
+            true => server.with_client_cert_verifier(verifier),
             false => server.with_no_client_auth(),
         };
         let mut server = server.with_single_cert(self.chain.clone(), self.key.clone_key()).map_err(unfit)?;
@@ -82,24 +83,11 @@ impl Material {
         Ok(Current { client: Arc::new(client), server: Arc::new(server), material: Some(self) })
     }
 
-    fn client_verifier(
-        &self,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, TlsError> {
-        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider).build();
-        verifier.map_err(|error| TlsError::invalid(&self.what[0], error))
-    }
-
     /// An expired certificate, or one of another CA, is found out here and not by every other node at once.
-    fn check_as_others_would(&self, provider: &Arc<CryptoProvider>, is_mutual: bool) -> Result<(), TlsError> {
+    fn check_as_others_would(&self, verifier: &OfTheCa) -> Result<(), TlsError> {
         let Some((own, between)) = self.chain.split_first() else { return Ok(()) };
         let unfit = |error: rustls::Error| TlsError::invalid(&self.what[1], words::of_error(&error));
-        OfTheCa::new(self.roots.clone(), provider).check(own, between, UnixTime::now()).map_err(unfit)?;
-        if is_mutual {
-            let verifier = self.client_verifier(provider.clone())?;
-            verifier.verify_client_cert(own, between, UnixTime::now()).map_err(unfit)?;
-        }
-        Ok(())
+        verifier.check(own, between, UnixTime::now()).map_err(unfit)
     }
 }
 

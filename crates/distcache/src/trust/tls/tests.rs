@@ -134,6 +134,10 @@ fn client_only(params: &mut CertificateParams) {
     params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
 }
 
+fn server_only(params: &mut CertificateParams) {
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+}
+
 #[tokio::test]
 async fn nodes_of_one_ca_meet_and_speak_tls() {
     let ca = Ca::new();
@@ -182,12 +186,22 @@ async fn a_certificate_of_another_node_is_refused_on_either_side() {
 }
 
 #[tokio::test]
-async fn a_certificate_for_clients_only_is_no_nodes_certificate() {
+async fn a_certificate_for_clients_or_servers_only_is_no_nodes_certificate_on_either_side() {
     let ca = Ca::new();
-    let (reason, why, told) = refused_there(Some(ca.tls("a")), Some(ca.careless_tls("b", client_only))).await;
-    assert_eq!(reason, Refusal::Certificate);
-    assert!(why.contains("not made for this side of a connection"), "{why}");
-    assert!(told.contains("this node"), "{told}");
+    for one_sided in [client_only, server_only] {
+        let refused = [
+            refused_there(Some(ca.tls("a")), Some(ca.careless_tls("b", one_sided))).await,
+            refused_here(Some(ca.careless_tls("a", one_sided)), Some(ca.tls("b"))).await,
+        ];
+        for (reason, why, told) in refused {
+            assert_eq!(reason, Refusal::Certificate);
+            assert!(why.contains("not made for a node"), "{why}");
+            assert!(told.contains("this node's certificate is not made for a node"), "{told}");
+        }
+    }
+    let [cert, key] = ca.issue("b", server_only);
+    let error = Tls::from_pem(ca.pem().as_bytes(), cert.as_bytes(), key.as_bytes()).unwrap_err();
+    assert!(error.to_string().contains("need server and client authentication"), "{error}");
 }
 
 #[tokio::test]
@@ -254,6 +268,8 @@ fn what_others_would_refuse_is_refused_at_home_and_names_the_file() {
     let other = Ca::new().pem();
     let foreign = Tls::from_pem(other.as_bytes(), cert.as_bytes(), key.as_bytes());
     assert_eq!(error(foreign), "the node's certificate: the certificate is not signed by the cluster's CA");
+    let of_the_ca = Tls::from_pem(ca.pem().as_bytes(), ca.pem().as_bytes(), key.as_bytes());
+    assert_eq!(error(of_the_ca), "the node's certificate: the certificate is that of a CA, not of a node");
     let [_, other_key] = ca.issue("a", |_| {});
     let mismatch = Tls::from_pem(ca.pem().as_bytes(), cert.as_bytes(), other_key.as_bytes());
     assert_eq!(error(mismatch), "the node's key: the private key is not that of the certificate");

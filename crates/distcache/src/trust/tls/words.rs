@@ -55,11 +55,13 @@ pub(super) fn of_error(error: &Error) -> String {
         }
         Error::InvalidCertificate(UnknownIssuer | BadSignature) => "the certificate is not signed by the cluster's CA",
         Error::InvalidCertificate(InvalidPurpose | InvalidPurposeContext { .. }) => {
-            "the certificate is not made for this side of a connection: nodes need server and client authentication"
+            "the certificate is not made for a node: nodes need server and client authentication"
         }
         Error::InvalidCertificate(Revoked) => "the certificate is revoked",
         Error::NoCertificatesPresented => "no certificate was shown, and one is required here",
         Error::InconsistentKeys(_) => "the private key is not that of the certificate",
+        // A cause that rustls passes on without a type.
+        other if other.to_string().contains("CaUsedAsEndEntity") => "the certificate is that of a CA, not of a node",
         other => return other.to_string(),
     };
     what.into()
@@ -74,7 +76,7 @@ fn of_received(alert: AlertDescription) -> String {
         }
         AlertDescription::CertificateRequired => "it requires a certificate, and this node has shown none".into(),
         AlertDescription::UnsupportedCertificate => {
-            "this node's certificate is not made for this side of a connection".into()
+            "this node's certificate is not made for a node: nodes need server and client authentication".into()
         }
         other => format!("it has ended TLS with the alert {other:?}"),
     }

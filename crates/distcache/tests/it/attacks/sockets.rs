@@ -50,6 +50,8 @@ async fn a_length_that_cannot_be_ends_the_connection_at_once() {
             assert!(said.elapsed() < Duration::from_secs(10), "{topic:?}, {length}: idle connections live longer");
         }
     }
+    let implausible = || nodes[0].refusals().into_iter().find(|(reason, _)| reason.name() == "implausible");
+    eventually("each is counted", || implausible().is_some_and(|(_, count)| count == 6)).await;
     traffic.end_unharmed().await;
     siege.assert_no_panic();
 }
