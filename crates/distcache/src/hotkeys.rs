@@ -40,9 +40,12 @@ struct Cell {
     at: Moment,
 }
 
+/// The cells that a key may be in, and many such sets.
+type Sets = Box<[Vec<Cell>]>;
+
 /// The sketch of one keyspace.
 pub(crate) struct HotKeys {
-    shards: Box<[Mutex<Box<[Vec<Cell>]>>]>,
+    shards: Box<[Mutex<Sets>]>,
     keys_max: usize,
     began: Moment,
 }

@@ -368,7 +368,7 @@ impl Answer<'_> {
         match self {
             Self::Value(value) => {
                 out.put_u8(answer::VALUE);
-                out.put_u8(u8::from(value.loaded) * flag::LOADED | u8::from(value.is_stale) * flag::STALE);
+                out.put_u8((u8::from(value.loaded) * flag::LOADED) | (u8::from(value.is_stale) * flag::STALE));
                 put_duration(out, value.age);
                 put_lifetime(out, value.remaining);
                 put_duration(out, value.lease);
