@@ -40,7 +40,12 @@ const SETTINGS: [Setting; 5] = [
     },
     Setting {
         name: "all, and refresh_ahead 30 %",
-        spec: |spec| spec.stale_while_revalidate(WHILE_REVALIDATE).stale_if_error(IF_ERROR).refresh_ahead(0.3),
+        spec: |spec| {
+            spec.stale_while_revalidate(WHILE_REVALIDATE)
+                .stale_if_error(IF_ERROR)
+                .soft_timeout(Duration::from_millis(20))
+                .refresh_ahead(0.3)
+        },
     },
 ];
 

@@ -211,7 +211,7 @@ impl Settings {
         self.limits.check()?;
         let mut names = HashSet::new();
         for spec in &self.keyspaces {
-            spec.check()?;
+            spec.check_within(self.limits.warm_keys_max)?;
             if !names.insert(&spec.name) {
                 return Err(StartError::invalid("keyspace.name", &spec.name, "is defined twice"));
             }

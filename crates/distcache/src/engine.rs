@@ -286,7 +286,7 @@ impl Engine {
     /// Its settings hold on every node, also on those that join later, whatever they define at their start. Source and
     /// `expires_at` are code and are replaced on this node only.
     pub async fn update_keyspace(&self, spec: KeyspaceSpec) -> Result<(), Error> {
-        spec.check().map_err(invalid_spec)?;
+        spec.check_within(self.node.limits.warm_keys_max).map_err(invalid_spec)?;
         self.keyspaces.update(spec)?;
         self.tell_registry().await
     }
@@ -294,7 +294,7 @@ impl Engine {
     /// Defines a keyspace at run time, also one that was deleted. The source is code, so every node that shall own keys of
     /// it has to define it too; until then its share is loaded by whoever asks.
     pub async fn create_keyspace(&self, spec: KeyspaceSpec) -> Result<(), Error> {
-        spec.check().map_err(invalid_spec)?;
+        spec.check_within(self.node.limits.warm_keys_max).map_err(invalid_spec)?;
         self.keyspaces.create(spec)?;
         self.tell_registry().await
     }

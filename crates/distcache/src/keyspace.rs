@@ -137,7 +137,7 @@ impl Keyspace {
 
     /// What is here and fresh, without a load, a message or a wait.
     pub fn cached(&self, key: &str) -> Option<Bytes> {
-        self.core.hit(key).flatten()
+        self.core.fresh(key).flatten()
     }
 
     /// The node that owns this key in the present view.
@@ -408,6 +408,20 @@ impl Core {
         let (holding, validity) = self.standing(hash);
         let Some(value) = self.store.get_value(holding, hash, key, validity) else {
             return self.hit_that_is_due(hash, key);
+        };
+        if self.count_hit(value.is_none(), holding) {
+            self.note_hit(hash, key);
+        }
+        Some(value)
+    }
+
+    /// What is fresh, and nothing is done about what is not.
+    fn fresh(&self, key: &str) -> Option<Option<Bytes>> {
+        let hash = self.hash(key);
+        let (holding, validity) = self.standing(hash);
+        let value = match self.store.get_value(holding, hash, key, validity) {
+            Some(value) => value,
+            None => self.due_but_fresh(hash, key, holding, validity)?.into_value(),
         };
         if self.count_hit(value.is_none(), holding) {
             self.note_hit(hash, key);

@@ -256,6 +256,15 @@ impl KeyspaceSpec {
         &self.settings
     }
 
+    /// `warm_keys_max`: as [`Limits`](crate::Limits) says.
+    pub(crate) fn check_within(&self, warm_keys_max: usize) -> Result<(), StartError> {
+        if self.warm_keys.len() > warm_keys_max {
+            let (keys, reason) = (self.warm_keys.len(), format!("must be at most {warm_keys_max} keys"));
+            return Err(StartError::invalid("keyspace.warm_keys", keys, reason));
+        }
+        self.check()
+    }
+
     pub(crate) fn check(&self) -> Result<(), StartError> {
         if !is_keyspace_name(&self.name) {
             let reason = format!("must be 1 to {NAME_BYTES_MAX} letters, digits, '-', '_' or '.'");

@@ -105,6 +105,8 @@ counts! {
     load_retries LoadRetries,
     /// Keys loaded before anybody asked.
     warmed Warmed,
+    /// Keys that were not loaded beforehand because as many as may wait for that do.
+    warm_refused WarmRefused,
     /// Reads that joined a load or fetch under way instead of starting their own.
     coalesced Coalesced,
     /// Requests of this node's own callers, or of its peers, refused because a limit was reached, here or at the owner.

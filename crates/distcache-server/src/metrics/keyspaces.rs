@@ -120,6 +120,12 @@ const MEASURES: &[Measure] = &[
     ),
     of(
         Counter,
+        "distcache_warm_keys_refused",
+        "Keys that were not loaded beforehand because as many as may wait for that do.",
+        &[("", |stats| stats.warm_refused)],
+    ),
+    of(
+        Counter,
         "distcache_guard_waits",
         "Loads that waited for a place among those that run.",
         &[("", |stats| stats.guard_waits)],
@@ -296,7 +302,7 @@ mod tests {
         fields! {
             hits_owned hits_hot hits_negative hits_stale misses fetches fetch_hits fetch_failures loads loads_found
             loads_not_found load_failures fallback_loads load_micros refreshes_stale refreshes_ahead refreshes_hot
-            stale_on_error guard_waits rate_limited circuit_refused circuit_opened load_retries warmed coalesced overloads
+            stale_on_error guard_waits rate_limited circuit_refused circuit_opened load_retries warmed warm_refused coalesced overloads
             served puts deletes invalidations_sent invalidations_received refused_too_large leases_refused
             evicted_capacity evicted_expired evicted_idle evicted_cleared evicted_moved
             entries hot_entries bytes bytes_max loads_running loads_waiting

@@ -148,7 +148,10 @@ impl Guard {
             return Ok(place);
         }
         errand.counters.one(Count::GuardWaits);
-        let place = timeout_at(deadline, self.places.take()).await;
+        // The other half is for the call: one that begins with its time all but over only bothers the source.
+        let now = Instant::now();
+        let wait_max = deadline.saturating_duration_since(now) / 2;
+        let place = timeout_at(now + wait_max, self.places.take()).await;
         place.map_err(|_| Error::Overloaded { what: Overload::Loads, limit: self.places.len() })
     }
 }

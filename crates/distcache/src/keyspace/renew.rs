@@ -13,12 +13,12 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{Core, Purpose, entry_of};
 use crate::error::Error;
-use crate::expiry::Phase;
+use crate::expiry::{Phase, Rules};
 use crate::flight::{Failure, Landed, Outcome};
 use crate::net::Moment;
 use crate::spec::Origin;
 use crate::stats::Count;
-use crate::store::{Holding, Look, Record};
+use crate::store::{Holding, Look, Record, Validity};
 
 /// A key whose load has failed is not loaded again for this long, in milliseconds, where a value past its lifetime may be
 /// answered in place of it.
@@ -33,8 +33,7 @@ impl Core {
         match record.times.phase(&rules, record.version, now) {
             Phase::Fresh { refresh, note } => {
                 if note {
-                    let note_use = |times: &mut crate::expiry::Times| times.note_use(&rules, record.version, now);
-                    self.store.amend(holding, hash, record.version, note_use);
+                    self.note_use(hash, holding, record.version, &rules, now);
                 }
                 if refresh && holding == Holding::Owned {
                     self.renew(hash, key, record.version, Count::RefreshesAhead);
@@ -47,6 +46,22 @@ impl Core {
             }
             Phase::Spare | Phase::Gone => None,
         }
+    }
+
+    /// A record that is due, if its lifetime is not over; its use is noted, and nothing is loaded.
+    #[cold]
+    pub(super) fn due_but_fresh(&self, hash: u64, key: &str, holding: Holding, validity: Validity) -> Option<Record> {
+        let Look::Due(record) = self.store.get(holding, hash, key, validity) else { return None };
+        let (rules, now) = (self.definition.load().rules, self.node.clock.now());
+        let Phase::Fresh { note, .. } = record.times.phase(&rules, record.version, now) else { return None };
+        if note {
+            self.note_use(hash, holding, record.version, &rules, now);
+        }
+        Some(record)
+    }
+
+    fn note_use(&self, hash: u64, holding: Holding, version: u64, rules: &Rules, now: Moment) {
+        self.store.amend(holding, hash, version, |times| times.note_use(rules, version, now));
     }
 
     /// Loads a key of ours, held as `version`, again in the background, unless that is under way, done or has just failed.

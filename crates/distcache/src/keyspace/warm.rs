@@ -117,17 +117,19 @@ impl Core {
     /// Has these keys loaded, in the background; those that are not ours soon, or are there already, are left out.
     pub(crate) fn warm(self: &Arc<Self>, keys: impl IntoIterator<Item = String>) {
         let until = self.node.clock.now().after(WARM_PATIENCE);
+        let limit = self.node.limits.warm_keys_max;
         let mut waiting = self.warm_up.0.lock();
+        let mut refused = 0;
         for key in keys.into_iter().filter(|key| self.node.limits.check_key(key).is_ok()) {
-            if waiting.keys.len() >= self.node.limits.warm_keys_max {
-                tracing::warn!(
-                    keyspace = self.name,
-                    limit = self.node.limits.warm_keys_max,
-                    "more keys to warm than allowed"
-                );
-                break;
+            if waiting.keys.len() < limit {
+                waiting.keys.push_back((key, until));
+            } else {
+                refused += 1;
             }
-            waiting.keys.push_back((key, until));
+        }
+        if refused > 0 {
+            self.counters.add(Count::WarmRefused, refused);
+            tracing::debug!(keyspace = self.name, limit, refused, "more keys to load beforehand than may wait for it");
         }
         if !waiting.keys.is_empty() && !std::mem::replace(&mut waiting.is_running, true) {
             let core = self.clone();

@@ -161,3 +161,48 @@ async fn a_clear_reaches_a_node_that_was_away() {
         assert_eq!(node.get(KEYSPACE, "k").await.unwrap(), "newer");
     }
 }
+
+/// A source of which a test can see whether it is still there.
+struct Held(Source, #[expect(dead_code, reason = "what is held is only counted")] std::sync::Arc<()>);
+
+impl distcache::DataSource for Held {
+    async fn fetch(&self, key: &str) -> Result<distcache::Fetched, distcache::SourceError> {
+        self.0.fetch(key).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changing_a_keyspace_under_traffic_neither_stalls_nor_leaks() {
+    let (source, token) = (Source::new(), std::sync::Arc::new(()));
+    let spec = |source: &Source| {
+        KeyspaceSpec::new(KEYSPACE, Held(source.clone(), token.clone())).max_bytes(4 << 20).hot_copies(false)
+    };
+    let engine = distcache::Engine::builder().keyspace(spec(&source)).start().await.unwrap();
+    let things = things(&engine);
+    let keys: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+    things.get_many(&keys).await.unwrap().into_iter().for_each(|value| drop(value.unwrap()));
+    source.set_delay(Duration::from_secs(2));
+    let slow = tokio::spawn({
+        let things = things.clone();
+        async move { things.get("slow").await }
+    });
+    eventually("the slow load is under way", || source.loads_of("slow") == 1).await;
+
+    let policies = [Eviction::Lru, Eviction::Fifo, Eviction::Lfu, Eviction::ScanResistant];
+    for round in 0..40 {
+        let guard = distcache::GuardSettings::new().loads_max(1 + round % 3);
+        let changed = spec(&Source::new()).eviction(policies[round % 4]).guard(guard);
+        let changed = changed.ttl(Duration::from_secs(1_000 + round as u64)).idle_ttl(Duration::from_secs(500));
+        engine.update_keyspace(changed).await.unwrap();
+        for key in &keys {
+            assert!(things.cached(key).is_some(), "round {round}: {key} still fits");
+        }
+    }
+    assert!(!slow.is_finished(), "no change has waited for a load");
+    assert_eq!(slow.await.unwrap().unwrap(), value_of("slow"), "nor ended it");
+    let stats = things.stats();
+    assert_eq!((stats.entries, stats.evicted_capacity), (501, 0), "{stats:?}");
+    assert!(stats.bytes < stats.bytes_max);
+    eventually("of all sources the last one is left", || std::sync::Arc::strong_count(&token) == 2).await;
+    engine.shutdown(Duration::from_secs(1)).await;
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use distcache::{Engine, Error, Keyspace, Limits, Overload, PeerFailure};
 use futures_util::future::join_all;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::siege;
 use super::stranger::Topic;
@@ -277,5 +277,34 @@ async fn members_over_the_limit() {
     let key = "a key of somebody's";
     assert_eq!(late.get(KEYSPACE, key).await.unwrap(), value_of(key), "it answers its callers all the same");
     late.shutdown(Duration::from_secs(1)).await;
+    bounded.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hot_keys_over_the_limit() {
+    let bounded = bounded(Limits { hot_keys_max: 8, ..Default::default() }).await;
+    let keys: Vec<String> = bounded.keys(0).take(200).collect();
+    for key in &keys {
+        bounded.narrow(0).get(key).await.unwrap();
+    }
+    assert_eq!(bounded.narrow(0).hot_keys(usize::MAX).len(), 8, "nothing is refused, the sketch is only so large");
+    bounded.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn warm_keys_over_the_limit() {
+    let bounded = bounded(Limits { warm_keys_max: 1, ..Default::default() }).await;
+    let too_many = || distcache::KeyspaceSpec::new("warm", bounded.source.clone()).warm_keys(["a", "b"]);
+    let reason = "keyspace.warm_keys = 2: must be at most 1 keys";
+    assert_eq!(bounded.nodes[0].create_keyspace(too_many()).await.unwrap_err().to_string(), reason);
+    let limits = Limits { warm_keys_max: 1, ..Default::default() };
+    let start = Engine::builder().keyspace(too_many()).limits(limits).start();
+    assert_eq!(start.await.unwrap_err().to_string(), reason);
+
+    let warm = super::stranger::requests().into_iter().find(|(name, _)| *name == "warm").unwrap().1;
+    let mut peer = super::stranger::admitted(bounded.nodes[0].me().peer_addr, Topic::Requests).await;
+    peer.write_all(&warm).await.unwrap();
+    let things = bounded.nodes[0].keyspace(KEYSPACE).unwrap();
+    eventually("a key too many is counted", || things.stats().warm_refused == 1).await;
     bounded.end().await;
 }
