@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use proptest::prelude::*;
 
 use super::policy::{Chosen, Pushed};
+use super::shard::Shard;
 use super::*;
 use crate::spec::Eviction::{self, Fifo, Lfu, Lru, ScanResistant};
 
@@ -346,9 +347,10 @@ fn a_full_store_changes_its_policy_by_writes_alone_and_stays_under_its_limit() {
         (0..10_000).for_each(|n| put(&store, n, &VALUE));
         let before = stats(&store).entries;
         store.resize(&settings(to, 1 << 20), true);
+        let (most, _) = split(&settings(to, 1 << 20), true);
         for n in 10_000..12_000 {
             put(&store, n, &VALUE);
-            assert!(get(&store, n).is_some() && store.owned.weight() <= 1 << 20, "{from:?} to {to:?}");
+            assert!(get(&store, n).is_some() && store.owned.weight() <= most, "{from:?} to {to:?}");
         }
         let after = stats(&store).entries;
         assert!(after * 100 >= before * 80, "{from:?} to {to:?}: {before} and then {after}");
@@ -377,6 +379,21 @@ fn read(policy: &mut Chosen, keys: impl IntoIterator<Item = u64>) {
 fn lru_evicts_what_was_used_longest_ago() {
     let order = order_of_eviction(Lru, |policy| read(policy, [3, 0, 3]));
     assert_eq!(order, [1, 2, 4, 5, 6, 7, 8, 9, 0, 3]);
+}
+
+#[test]
+fn what_was_taken_over_goes_in_its_old_order_and_before_what_came_since() {
+    for (from, to) in [(Lru, Fifo), (Fifo, Lru)] {
+        let mut shard = Shard::new(from, 10 * (101 + overhead_bytes(from)) as u64);
+        let mut out = Pushed::new();
+        (0..10).for_each(|n| drop(shard.insert(hash(n), record(n, &VALUE), &mut out)));
+        shard.get(hash(0));
+        shard.change_policy(to);
+        (20..40).for_each(|n| drop(shard.insert(hash(n), record(0, &VALUE), &mut out)));
+        let renewed = if from == Lru { [1, 2, 3, 4, 5, 6, 7, 8, 9, 0] } else { [0, 1, 2, 3, 4, 5, 6, 7, 8, 9] };
+        let order: Vec<u64> = out.iter().map(|(hash, _)| *hash).collect();
+        assert_eq!(order, renewed.into_iter().chain(20..30).map(hash).collect::<Vec<_>>(), "{from:?} to {to:?}");
+    }
 }
 
 #[test]
