@@ -46,10 +46,10 @@ fn plot(
             .label(*name)
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(2)));
     }
-    let legend = SeriesLabelPosition::LowerLeft;
     chart
         .configure_series_labels()
-        .position(legend)
+        .position(SeriesLabelPosition::LowerLeft)
+        .label_font(("sans-serif", 11))
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .draw()?;
