@@ -227,12 +227,13 @@ async fn an_invalidation_by_a_stranger_is_never_heard() {
         reader.get(KEYSPACE, &key).await.unwrap();
     }
     assert!(nodes[1].cached(KEYSPACE, &key).is_some(), "a hot copy");
-    // Opcode 5 is an invalidation: id, keyspace, generation, count, key.
+    // Opcode 5 is an invalidation: id, keyspace, generation, no trace, count, key.
     let mut frame = vec![5];
     frame.extend_from_slice(&1u64.to_be_bytes());
     frame.extend_from_slice(&(KEYSPACE.len() as u16).to_be_bytes());
     frame.extend_from_slice(KEYSPACE.as_bytes());
     frame.extend_from_slice(&u64::MAX.to_be_bytes());
+    frame.push(0);
     frame.extend_from_slice(&1u32.to_be_bytes());
     frame.extend_from_slice(&(key.len() as u16).to_be_bytes());
     frame.extend_from_slice(key.as_bytes());

@@ -100,6 +100,8 @@ fn list(items: &[Vec<u8>]) -> Vec<u8> {
 }
 
 const PING: u8 = 9;
+/// Behind the name and the clear of a keyspace: whoever asks is part of no trace.
+const UNTRACED: [u8; 1] = [0];
 pub const PING_ID: u64 = 0x5049_4E47;
 
 pub fn ping() -> Vec<u8> {
@@ -114,7 +116,7 @@ pub fn has_pong(said: &[u8]) -> bool {
 
 /// A get by somebody who has heard of this clear.
 pub fn get(keyspace: &str, generation: u64, key: &str) -> Vec<u8> {
-    frame(1, 42, &[text(keyspace), number(generation), number(10_000), vec![1], text(key)].concat())
+    frame(1, 42, &[text(keyspace), number(generation), UNTRACED.to_vec(), number(10_000), vec![1], text(key)].concat())
 }
 
 /// What a node believes of a keyspace.
@@ -137,7 +139,9 @@ pub fn other_settings() -> KeyspaceSettings {
 
 /// One request of each kind, about keys that nobody else asks for.
 pub fn requests() -> Vec<(&'static str, Vec<u8>)> {
-    let named = [text(KEYSPACE), number(0)].concat();
+    let known = [text(KEYSPACE), number(0)].concat();
+    let named = [&*known, &UNTRACED].concat();
+    let traced = [&*known, &[1], &[7; 16], &[9; 8], &[1]].concat();
     let deadline = number(10_000);
     let entry = |key: &str, ttl: u64, value: &[u8]| {
         [text(key), number(ttl), (value.len() as u32).to_be_bytes().to_vec(), value.to_vec()].concat()
@@ -152,6 +156,7 @@ pub fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("get_many", about(2, vec![deadline.clone(), wanted])),
         ("put", about(3, vec![entries])),
         ("delete", about(4, vec![keys.clone()])),
+        ("traced", frame(4, 42, &[traced, keys.clone()].concat())),
         ("invalidate", about(5, vec![keys])),
         ("refresh", about(6, vec![deadline, text("attack-b")])),
         ("registry", registry(42, &BTreeMap::from([("other".to_owned(), agreed)]))),
