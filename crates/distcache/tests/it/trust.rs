@@ -226,11 +226,12 @@ async fn a_strangers_datagrams_are_refused_and_nobody_is_lost_by_them() {
     all_read_from_all(&nodes).await;
 }
 
-/// In the bytes of the protocol: opcode 5, an id, the keyspace and its generation, one key.
+/// In the bytes of the protocol: opcode 5, an id, the keyspace, its generation and no trace, one key.
 fn invalidation(key: &str) -> Vec<u8> {
     let text = |text: &str| [&(text.len() as u16).to_be_bytes(), text.as_bytes()].concat();
     let id = 1u64.to_be_bytes();
-    let frame = [&[5], &id[..], &text(KEYSPACE), &u64::MAX.to_be_bytes(), &1u32.to_be_bytes(), &text(key)].concat();
+    let generation = u64::MAX.to_be_bytes();
+    let frame = [&[5], &id[..], &text(KEYSPACE), &generation, &[0], &1u32.to_be_bytes(), &text(key)].concat();
     [&(frame.len() as u32).to_be_bytes(), &frame[..]].concat()
 }
 

@@ -101,8 +101,6 @@ fn list(items: &[Vec<u8>]) -> Vec<u8> {
 
 const NO_TRACE: [u8; 1] = [0];
 const PING: u8 = 9;
-/// Behind the name and the clear of a keyspace: whoever asks is part of no trace.
-const UNTRACED: [u8; 1] = [0];
 pub const PING_ID: u64 = 0x5049_4E47;
 
 pub fn ping() -> Vec<u8> {
