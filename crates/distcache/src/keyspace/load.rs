@@ -115,13 +115,9 @@ impl Core {
     async fn run_loads(&self, tickets: Vec<Ticket>, purpose: Purpose) {
         let definition = self.definition.load_full();
         let begun = self.begin();
-        self.counters.add(Count::Loads, tickets.len() as u64);
-        if purpose != Purpose::Own {
-            self.counters.add(Count::FallbackLoads, tickets.len() as u64);
-        }
         let answers = {
             let keys: Vec<&str> = tickets.iter().map(Ticket::key).collect();
-            self.ask_source(&definition, &keys).await
+            self.ask_source(&definition, &keys, purpose).await
         };
         for (ticket, answer) in tickets.into_iter().zip(answers) {
             self.land_load(ticket, &definition, begun, purpose, answer);
@@ -130,12 +126,19 @@ impl Core {
 
     /// Asks the source when its guard lets the load through; for a single key that is held with a validator, whether it has
     /// changed.
-    async fn ask_source<'k>(&self, definition: &Definition, keys: &[&'k str]) -> Vec<Result<Fetched, Error>> {
+    async fn ask_source<'k>(
+        &self,
+        definition: &Definition,
+        keys: &[&'k str],
+        purpose: Purpose,
+    ) -> Vec<Result<Fetched, Error>> {
         let source = &definition.source;
         let held = if let [key] = keys { self.held_with_validator(key) } else { None };
         let (held, attempts) = (held.as_ref(), AtomicU32::new(0));
         let call = |keys: Vec<&'k str>| {
-            attempts.fetch_add(1, Relaxed);
+            if attempts.fetch_add(1, Relaxed) == 0 {
+                self.count_loads(keys.len() as u64, purpose);
+            }
             async move {
                 match (&keys[..], held) {
                     ([key], Some(held)) => vec![source.revalidate(key, held).await],
@@ -147,6 +150,13 @@ impl Core {
         let answers = self.access.ask(definition.settings.load_timeout, &self.counters, keys, call).await;
         trace::loaded(attempts.into_inner(), &answers);
         answers
+    }
+
+    fn count_loads(&self, keys: u64, purpose: Purpose) {
+        self.counters.add(Count::Loads, keys);
+        if purpose != Purpose::Own {
+            self.counters.add(Count::FallbackLoads, keys);
+        }
     }
 
     /// What is held of a key of ours, however old, if its source gave a validator for it.
@@ -173,11 +183,13 @@ impl Core {
             self.check_value(fetched.value.len())?;
             Ok(fetched)
         });
-        self.counters.one(match &answer {
-            Ok(_) => Count::LoadsFound,
-            Err(Error::NotFound) => Count::LoadsNotFound,
-            Err(_) => Count::LoadFailures,
-        });
+        match &answer {
+            Ok(_) => self.counters.one(Count::LoadsFound),
+            Err(Error::NotFound) => self.counters.one(Count::LoadsNotFound),
+            // Not asked of the source, and counted by the guard.
+            Err(Error::RateLimited { .. } | Error::CircuitOpen { .. } | Error::Overloaded { .. }) => {}
+            Err(_) => self.counters.one(Count::LoadFailures),
+        }
         let hash = ticket.hash();
         match &answer {
             Ok(_) | Err(Error::NotFound) => self.failures.forget(hash),
