@@ -405,24 +405,26 @@ impl Core {
     #[inline]
     fn hit(self: &Arc<Self>, key: &str) -> Option<Option<Bytes>> {
         let hash = self.hash(key);
-        let (holding, validity) = self.standing(hash);
-        let Some(value) = self.store.get_value(holding, hash, key, validity) else {
-            return self.hit_that_is_due(hash, key);
-        };
-        if self.count_hit(value.is_none(), holding) {
-            self.note_hit(hash, key);
+        match self.hit_at_once(hash, key) {
+            Some(value) => Some(value),
+            None => self.hit_that_is_due(hash, key),
         }
-        Some(value)
     }
 
     /// What is fresh, and nothing is done about what is not.
     fn fresh(&self, key: &str) -> Option<Option<Bytes>> {
         let hash = self.hash(key);
+        match self.hit_at_once(hash, key) {
+            Some(value) => Some(value),
+            None => self.due_but_fresh(hash, key),
+        }
+    }
+
+    /// A hit with nothing to decide about.
+    #[inline(always)]
+    fn hit_at_once(&self, hash: u64, key: &str) -> Option<Option<Bytes>> {
         let (holding, validity) = self.standing(hash);
-        let value = match self.store.get_value(holding, hash, key, validity) {
-            Some(value) => value,
-            None => self.due_but_fresh(hash, key, holding, validity)?.into_value(),
-        };
+        let value = self.store.get_value(holding, hash, key, validity)?;
         if self.count_hit(value.is_none(), holding) {
             self.note_hit(hash, key);
         }

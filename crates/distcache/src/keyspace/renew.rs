@@ -9,6 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
 use super::{Core, Purpose, entry_of};
@@ -18,7 +19,7 @@ use crate::flight::{Failure, Landed, Outcome};
 use crate::net::Moment;
 use crate::spec::Origin;
 use crate::stats::Count;
-use crate::store::{Holding, Look, Record, Validity};
+use crate::store::{Holding, Look, Record};
 
 /// A key whose load has failed is not loaded again for this long, in milliseconds, where a value past its lifetime may be
 /// answered in place of it.
@@ -48,16 +49,18 @@ impl Core {
         }
     }
 
-    /// A record that is due, if its lifetime is not over; its use is noted, and nothing is loaded.
+    /// The value of a record that is due, if its lifetime is not over; its use is noted, and nothing is loaded.
     #[cold]
-    pub(super) fn due_but_fresh(&self, hash: u64, key: &str, holding: Holding, validity: Validity) -> Option<Record> {
+    pub(super) fn due_but_fresh(&self, hash: u64, key: &str) -> Option<Option<Bytes>> {
+        let (holding, validity) = self.standing(hash);
         let Look::Due(record) = self.store.get(holding, hash, key, validity) else { return None };
         let (rules, now) = (self.definition.load().rules, self.node.clock.now());
         let Phase::Fresh { note, .. } = record.times.phase(&rules, record.version, now) else { return None };
         if note {
             self.note_use(hash, holding, record.version, &rules, now);
         }
-        Some(record)
+        self.count_hit_of(hash, key, &record, holding);
+        Some(record.into_value())
     }
 
     fn note_use(&self, hash: u64, holding: Holding, version: u64, rules: &Rules, now: Moment) {
