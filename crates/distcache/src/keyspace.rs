@@ -278,17 +278,18 @@ impl Core {
         self.node.sweep.notify_one();
         if self.definition.swap(Arc::new(next)).rules != rules {
             let core = self.clone();
-            self.node.spawn(async move { core.adopt_rules(rules).await });
+            self.node.spawn(async move { core.adopt_rules().await });
         }
     }
 
     /// Brings what is stored already under other rules. The idle time of all of it begins now: how long it has been unread
     /// was not noted so far.
-    async fn adopt_rules(&self, rules: Rules) {
-        let now = self.node.clock.now();
+    async fn adopt_rules(&self) {
+        let (rules, now) = (self.definition.load().rules, self.node.clock.now());
         let note_use = |version, times: &mut Times| times.note_use(&rules, version, now);
         self.store.amend_all(note_use, tokio::task::yield_now).await;
-        self.store.set_idle_ttl(rules.idle_ttl);
+        // Those in force by now: of two changes that follow each other closely either pass may end last.
+        self.store.set_idle_ttl(self.definition.load().rules.idle_ttl);
     }
 
     /// Settles its group's guard by its own settings, as the last that were given.

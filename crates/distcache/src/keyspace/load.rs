@@ -161,14 +161,10 @@ impl Core {
 
     /// What is held of a key of ours, however old, if its source gave a validator for it.
     fn held_with_validator(&self, key: &str) -> Option<Fetched> {
-        let hash = self.hash(key);
-        let (holding, validity) = self.standing(hash);
-        let record = match self.store.get(holding, hash, key, validity) {
-            Look::Hit(record) | Look::Due(record) if holding == Holding::Owned => record,
-            _ => return None,
-        };
+        let record = self.owned_record(self.hash(key), key)?;
         let validator = record.validator();
-        (!validator.is_empty()).then(|| Some(Fetched::new(record.into_value()?).validator(validator)))?
+        let value = record.into_value().filter(|_| !validator.is_empty())?;
+        Some(Fetched::new(value).validator(validator))
     }
 
     fn land_load(

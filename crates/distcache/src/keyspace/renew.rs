@@ -83,10 +83,15 @@ impl Core {
 
     /// Whether no other load has landed, and nothing was written, since the record was read.
     fn is_held_as(&self, hash: u64, key: &str, version: u64) -> bool {
+        self.owned_record(hash, key).is_some_and(|record| record.version == version)
+    }
+
+    /// What this node holds of a key that it owns, of whatever age.
+    pub(super) fn owned_record(&self, hash: u64, key: &str) -> Option<Record> {
         let (holding, validity) = self.standing(hash);
         match self.store.get(holding, hash, key, validity) {
-            Look::Hit(record) | Look::Due(record) => holding == Holding::Owned && record.version == version,
-            Look::Miss => false,
+            Look::Hit(record) | Look::Due(record) if holding == Holding::Owned => Some(record),
+            _ => None,
         }
     }
 
@@ -131,18 +136,12 @@ impl Core {
 
     /// A value of ours that may be answered although its lifetime is over.
     pub(super) fn spare(&self, hash: u64, key: &str) -> Option<Landed> {
-        let (holding, validity) = self.standing(hash);
-        let record = match self.store.get(holding, hash, key, validity) {
-            Look::Hit(record) | Look::Due(record) if holding == Holding::Owned => record,
-            _ => return None,
-        };
-        let now = self.node.clock.now();
-        let phase = record.times.phase(&self.definition.load().rules, record.version, now);
+        let (record, now) = (self.owned_record(hash, key)?, self.node.clock.now());
         let version = record.version;
-        let entry = match phase {
-            Phase::Gone => return None,
-            _ => entry_of(record, Origin::Owned, now).ok()?,
-        };
+        if record.times.phase(&self.definition.load().rules, version, now) == Phase::Gone {
+            return None;
+        }
+        let entry = entry_of(record, Origin::Owned, now).ok()?;
         if entry.is_stale {
             self.counters.one(Count::StaleOnError);
         }

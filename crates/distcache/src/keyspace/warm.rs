@@ -20,7 +20,7 @@ use crate::node::{Owner, Topology};
 use crate::peer::link::Link;
 use crate::peer::wire::{Request, Response};
 use crate::stats::Count;
-use crate::store::{Holding, Look};
+use crate::store::Look;
 
 /// Keys loaded at once by a warm-up, as one batch.
 const WARM_BATCH_KEYS: usize = 32;
@@ -138,7 +138,7 @@ impl Core {
     }
 
     async fn load_what_waits(self: Arc<Self>) {
-        while let Some(batch) = self.next_to_warm() {
+        while let Some(batch) = self.next_to_warm().filter(|_| self.check_defined().is_ok()) {
             let now = self.node.clock.now();
             let (ours, others): (Vec<_>, Vec<_>) =
                 batch.into_iter().partition(|(key, _)| matches!(self.route(self.hash(key)).0, Route::Me));
@@ -185,13 +185,10 @@ impl Core {
         let ours = self.hottest(usize::MAX).into_iter().filter(|hot| self.node.topology().owns(self.hash(&hot.key)));
         for HotKey { key, .. } in ours.take(wanted) {
             let hash = self.hash(&key);
-            let (holding, validity) = self.standing(hash);
-            let (Look::Hit(record) | Look::Due(record)) = self.store.get(holding, hash, &key, validity) else {
-                continue;
-            };
+            let Some(record) = self.owned_record(hash, &key) else { continue };
             let is_near = record.times.refresh_at(rules.refresh_ahead, record.version) <= now;
             let is_gone = record.times.phase(&rules, record.version, now) == Phase::Gone;
-            if holding == Holding::Owned && !record.is_negative() && is_near && !is_gone {
+            if !record.is_negative() && is_near && !is_gone {
                 self.renew(hash, &key, record.version, Count::RefreshesHot);
             }
         }
