@@ -44,8 +44,10 @@ impl Record {
         data.put_slice(key.as_bytes());
         data.put_slice(validator);
         data.put_slice(value);
+        let data = data.freeze();
         Self {
-            data: data.freeze(),
+            // Shared from the start, as its first reader would make it: later ones need not ask whether it is.
+            data: data.clone(),
             version: 0,
             times: Times::until(Moment(0), Moment::NEVER),
             key_len: key.len() as u16,
