@@ -19,6 +19,18 @@ demo *args:
 bench *args='all':
     cargo run --locked --release --package distcache-bench -- {{ args }}
 
+# Whole clusters in trouble, simulated: so many seeds of five minutes, five nodes each
+sim seeds='60' first='1':
+    cargo run --locked --release --package distcache-sim -- run --seeds {{ seeds }} --first-seed {{ first }}
+
+# The same for as many simulated hours as asked
+sim-long hours='100' first='1000':
+    cargo run --locked --release --package distcache-sim -- run --seeds $(({{ hours }} * 12)) --first-seed {{ first }}
+
+# The protocol without one of its rules at a time: some seed finds out
+hunt *args:
+    cargo run --locked --release --package distcache-sim -- hunt {{ args }}
+
 # Format the code
 fmt:
     cargo fmt --all

@@ -13,7 +13,8 @@ use crate::discovery::{Discovery, DynDiscovery, Standalone};
 use crate::engine::Engine;
 use crate::error::StartError;
 use crate::limits::Limits;
-use crate::net;
+use crate::net::{self, Clock};
+use crate::promise::Promise;
 use crate::spec::KeyspaceSpec;
 use crate::trace::{Propagator, Traces};
 use crate::trust::{ClusterSecret, Tls};
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     pub(crate) join_timeout: Duration,
     pub(crate) reseed_interval: Duration,
     pub(crate) traces: Traces,
+    pub(crate) clock: Clock,
+    pub(crate) promise: Promise,
 }
 
 impl EngineBuilder {
@@ -76,6 +79,8 @@ impl EngineBuilder {
                 join_timeout: Duration::from_secs(2),
                 reseed_interval: Duration::from_secs(5),
                 traces: Traces::default(),
+                clock: Clock::Kernel,
+                promise: Promise::default(),
             },
         }
     }
@@ -189,6 +194,15 @@ impl EngineBuilder {
     /// node has traces of its own.
     pub fn propagator(mut self, propagator: impl Propagator) -> Self {
         self.settings.traces = Traces(Some(Arc::new(propagator)));
+        self
+    }
+
+    /// A node of a simulation: on tokio's clock, so many millionths fast or slow, and without one rule of the write promise.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn simulated(mut self, rate_ppm: u64, without: Option<crate::promise::Rule>) -> Self {
+        self.settings.clock = Clock::tokio_at_rate(rate_ppm);
+        self.settings.promise = Promise { without };
         self
     }
 

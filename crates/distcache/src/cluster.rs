@@ -259,6 +259,18 @@ impl Cluster {
         }
     }
 
+    /// Returns when others have taken this node for dead since epoch `known`, with its new epoch. `None`: it has ended.
+    pub(crate) async fn returned_since(&self, known: u64) -> Option<u64> {
+        let mut told = self.known.clone();
+        let now = told.wait_for(|told| told.me.id.epoch != known).await.ok()?;
+        Some(now.me.id.epoch)
+    }
+
+    /// Grows each time that others have taken this node for dead.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.known.borrow().me.id.epoch
+    }
+
     /// Says where this node stands in its life.
     pub(crate) fn set_state(&self, state: PeerState) {
         self.wanted.send_if_modified(|wanted| std::mem::replace(&mut wanted.state, state) != state);

@@ -10,17 +10,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::builder::{EngineBuilder, Settings, TIMEOUT_MAX};
 use crate::cluster::{Board, Cluster, ClusterConfig, Events, Peer, PeerState, SharedState, View};
 use crate::error::{Error, StartError, Unreached};
+use crate::heal;
 use crate::keyspace::Keyspace;
 use crate::keyspaces::Keyspaces;
-use crate::net::{self, Clock, TcpListener};
-use crate::node::{Node, NodeParts};
+use crate::net::{self, TcpListener};
+use crate::node::{Node, NodeParts, Topology};
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
 use crate::peer::wire::{Request, Response};
@@ -36,6 +37,8 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 const HOT_REFRESH_INTERVAL: Duration = Duration::from_millis(500);
 /// A sweep may take this part of the time.
 const SWEEP_SHARE: u32 = 50;
+/// How often a node that leaves looks whether the others know.
+const DRAIN_PAUSE: Duration = Duration::from_millis(25);
 /// How long the node's own tasks may take to notice that it was stopped.
 const FAREWELL_MAX: Duration = Duration::from_secs(1);
 
@@ -134,7 +137,8 @@ impl Engine {
 
     fn start_alone(settings: Settings, stop: CancellationToken, alive: Arc<KeepAlive>) -> Self {
         let me = Peer::alone(settings.name.clone().unwrap_or_else(net::host_name), settings.weight.max(1));
-        let node = node(&settings, me.name.clone(), me.incarnation, Arc::default(), false, stop);
+        let (reached, _) = mpsc::unbounded_channel();
+        let node = node(&settings, me.name.clone(), me.incarnation, Arc::default(), false, reached, stop);
         node.adopt(vec![me.clone()]);
         let board = Board::new(View { peers: vec![me.clone()] });
         let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
@@ -154,8 +158,10 @@ impl Engine {
         let name = settings.node_name(peer_port);
         let incarnation = net::wall_clock_ms();
         let gate = gate(&settings, &name)?;
-        let node = node(&settings, name.clone(), incarnation, gate.clone(), true, stop.clone());
+        let (reached, is_reached) = mpsc::unbounded_channel();
+        let node = node(&settings, name.clone(), incarnation, gate.clone(), true, reached, stop.clone());
         let keyspaces = Arc::new(Keyspaces::new(node.clone(), settings.keyspaces));
+        node.spawn(make_up(is_reached, keyspaces.clone()));
         let server = Arc::new(Server {
             serve: keyspaces.clone(),
             hello: node.hello().clone(),
@@ -389,12 +395,11 @@ impl Engine {
         match &*self.standing {
             Standing::Alone { board, .. } => board.close(),
             Standing::Member { cluster, .. } => {
-                let left = async {
-                    cluster.set_state(PeerState::Draining);
-                    self.keyspaces.offer_before_leaving().await;
-                    cluster.leave().await;
-                };
-                let _ = tokio::time::timeout_at(deadline, left).await;
+                let drained = tokio::time::timeout_at(deadline, self.drain(cluster));
+                if drained.await.is_err() {
+                    tracing::warn!(?grace, "the grace period is over before everything was handed over");
+                }
+                cluster.leave().await;
             }
         }
         self.node.work.close();
@@ -407,6 +412,27 @@ impl Engine {
         self.node.tasks.close();
         if tokio::time::timeout(FAREWELL_MAX, self.node.tasks.wait()).await.is_err() {
             tracing::warn!("tasks are left after the shutdown");
+        }
+    }
+
+    /// Owns nothing new, hands over what it has, and answers until the others know.
+    async fn drain(&self, cluster: &Cluster) {
+        let before = self.node.topology_held();
+        cluster.set_state(PeerState::Draining);
+        let is_placed =
+            |topology: &Topology| topology.placement.placed().iter().any(|placed| placed.member.id == self.node.id);
+        while is_placed(&self.node.topology()) {
+            self.node.until_view_after(before.placement.seq(), DRAIN_PAUSE).await;
+        }
+        self.keyspaces.hand_over().await;
+        // What was written here and not told yet is told by tasks that are waited for below.
+        loop {
+            let links: Vec<_> = self.node.topology().links().cloned().collect();
+            let asked = join_all(links.iter().map(|link| heal::ask(link, self.node.hop_budget))).await;
+            if !asked.iter().flatten().any(|parted| parted.places_you) {
+                return;
+            }
+            tokio::time::sleep(DRAIN_PAUSE).await;
         }
     }
 
@@ -431,6 +457,16 @@ impl Engine {
         }));
         let unreached: Vec<_> = told.await.into_iter().flatten().collect();
         if unreached.is_empty() { Ok(()) } else { Err(Error::Unreached { unreached }) }
+    }
+}
+
+#[cfg(feature = "sim")]
+impl Engine {
+    /// What this node takes the cluster for: equal on two nodes exactly when they see the same owners in the same lives.
+    #[doc(hidden)]
+    pub fn sim_view(&self) -> Vec<(u64, u64)> {
+        let topology = self.node.topology();
+        topology.placement.placed().iter().map(|placed| (placed.member.id.0, placed.incarnation)).collect()
     }
 }
 
@@ -463,6 +499,7 @@ fn node(
     incarnation: u64,
     gate: Arc<Gate>,
     clustered: bool,
+    reached: mpsc::UnboundedSender<NodeId>,
     stop: CancellationToken,
 ) -> Arc<Node> {
     let limits = settings.limits.clone();
@@ -472,18 +509,20 @@ fn node(
         gate,
         limits: limits.clone(),
         hop_budget: settings.hop_budget,
-        clock: Clock::Kernel,
+        clock: settings.clock,
         tasks: TaskTracker::new(),
         runtime: Handle::current(),
+        reached,
     };
     let parts = NodeParts {
         name,
         limits,
-        clock: Clock::Kernel,
+        clock: settings.clock,
         request_timeout: settings.request_timeout,
         clustered,
         link_settings,
         traces: settings.traces.clone(),
+        promise: settings.promise,
         stop,
     };
     Arc::new(Node::new(parts))
@@ -501,7 +540,24 @@ async fn join(node: &Arc<Node>, cluster: &Cluster, keyspaces: &Arc<Keyspaces>) {
         let before = node.adopt(view.peers.clone());
         keyspaces.follow(&before);
     }
+    node.spawn(heal_when_returned(node.clone(), cluster.clone(), keyspaces.clone()));
     node.spawn(follow(node.clone(), keyspaces.clone(), views));
+}
+
+/// Makes up for what could not be said while a peer was out of reach.
+async fn make_up(mut reached: mpsc::UnboundedReceiver<NodeId>, keyspaces: Arc<Keyspaces>) {
+    while let Some(peer) = reached.recv().await {
+        keyspaces.reached(peer);
+    }
+}
+
+/// Hears what was written elsewhere each time that the others have taken this node for dead.
+async fn heal_when_returned(node: Arc<Node>, cluster: Cluster, keyspaces: Arc<Keyspaces>) {
+    let mut epoch = cluster.epoch();
+    while let Some(now) = cluster.returned_since(epoch).await {
+        epoch = now;
+        heal::heal(node.clone(), keyspaces.clone()).await;
+    }
 }
 
 async fn follow(node: Arc<Node>, keyspaces: Arc<Keyspaces>, mut views: watch::Receiver<Arc<View>>) {
@@ -525,6 +581,7 @@ async fn sweep(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
     let mut pause = SWEEP_INTERVAL;
     loop {
         let all = tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => false,
             () = node.sweep.notified() => true,
         };

@@ -211,6 +211,8 @@ pub enum Overload {
     PeerRequests,
     /// Keyspaces that were changed or deleted at run time, which the cluster has to remember.
     Keyspaces,
+    /// Keys of one keyspace whose deletion holds off what is loaded.
+    Holds,
 }
 
 impl fmt::Display for Overload {
@@ -220,6 +222,7 @@ impl fmt::Display for Overload {
             Self::Waiters => "the number of callers waiting for one key",
             Self::PeerRequests => "the number of requests to one peer",
             Self::Keyspaces => "the number of keyspaces to remember",
+            Self::Holds => "the number of keys held back after a delete",
         })
     }
 }

@@ -123,6 +123,28 @@ impl Flights {
         change()
     }
 
+    /// The same of whatever key has this hash; whether a flight was under way.
+    pub(crate) fn detach_hash<T>(&self, hash: u64, change: impl FnOnce(bool) -> T) -> T {
+        let mut shard = self.shard(hash).lock();
+        let mut found = false;
+        while let Ok(flight) = shard.find_entry(hash, |flight| flight.hash == hash) {
+            flight.remove();
+            found = true;
+        }
+        change(found)
+    }
+
+    /// Whether a key with this hash is asked for.
+    pub(crate) fn is_under_way(&self, hash: u64) -> bool {
+        self.shard(hash).lock().find(hash, |flight| flight.hash == hash).is_some()
+    }
+
+    /// Runs `change` while no answer for the key can land; flights under way go on.
+    pub(crate) fn locked<T>(&self, hash: u64, change: impl FnOnce() -> T) -> T {
+        let _shard = self.shard(hash).lock();
+        change()
+    }
+
     /// Flights under way that would still be joined.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {

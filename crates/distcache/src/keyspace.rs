@@ -6,35 +6,42 @@
 //! whole cluster while the nodes agree on the view; no lock is held while anything is awaited; once a write returned Ok, what
 //! this node answers is not older.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tracing::Instrument;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::builder::TIMEOUT_MAX;
+use crate::changes::Changes;
 use crate::cluster::Peer;
 use crate::engine::KeepAlive;
 use crate::error::Error;
 use crate::expiry::{Rules, Times};
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
 use crate::guard::Access;
+use crate::holds::Holds;
 use crate::hotkeys::{HotKey, HotKeys};
-use crate::lease::{Leases, Sightings};
+use crate::lease::{Leases, Missed, Sightings};
 use crate::net::{self, Moment};
 use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
+use crate::ring::NodeId;
 use crate::source::DynDataSource;
-use crate::spec::{Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
+use crate::spec::{DeleteOptions, Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 use crate::stats::{Count, Counters, KeyspaceStats, Latencies, Took};
 use crate::store::{Holding, Now, Record, Store, Validity};
 use crate::trace;
 
 mod batch;
 mod fetch;
+mod hand_over;
+mod heal;
 mod hit;
 mod load;
 mod renew;
@@ -123,13 +130,23 @@ impl Keyspace {
 
     /// Removes a key everywhere. Not having it is no error.
     pub async fn delete(&self, key: &str) -> Result<(), Error> {
-        self.core.delete(key).await
+        self.delete_with(key, DeleteOptions::new()).await
+    }
+
+    /// Like [`delete`](Self::delete), and holds back what is loaded for a while.
+    pub async fn delete_with(&self, key: &str, options: DeleteOptions) -> Result<(), Error> {
+        self.core.delete(key, options).await
     }
 
     /// Removes several keys, one request per owner. An [`Error::Unreached`] names every key that may still be there.
     pub async fn delete_many<K: AsRef<str>>(&self, keys: &[K]) -> Result<(), Error> {
+        self.delete_many_with(keys, DeleteOptions::new()).await
+    }
+
+    /// Like [`delete_many`](Self::delete_many), and holds back what is loaded for a while.
+    pub async fn delete_many_with<K: AsRef<str>>(&self, keys: &[K], options: DeleteOptions) -> Result<(), Error> {
         let keys: Vec<&str> = keys.iter().map(AsRef::as_ref).collect();
-        self.core.delete_many(&keys).await
+        self.core.delete_many(&keys, options).await
     }
 
     /// Loads the value now, whatever is cached, and replaces it everywhere. Where the load fails the old value stays.
@@ -187,6 +204,11 @@ pub(crate) struct Core {
     loads: Arc<Flights>,
     fetches: Arc<Flights>,
     leases: Leases,
+    changes: Changes,
+    holds: Holds,
+    /// Copies that this node has loaded in place of an owner, which does not know of them.
+    fallbacks: Mutex<HashMap<NodeId, Vec<u64>>>,
+    missed: Missed,
     sightings: Sightings,
     hot_keys: HotKeys,
     failures: Failures,
@@ -224,6 +246,8 @@ enum Route {
 
 /// Views and flights may change under a caller this often before it is sent to the source.
 const ATTEMPTS: usize = 4;
+/// How long it waits each time for one of the two views to change.
+const DISAGREEMENT_WAIT: Duration = Duration::from_millis(50);
 
 impl Core {
     pub(crate) fn new(spec: KeyspaceSpec, node: Arc<Node>) -> Self {
@@ -241,6 +265,10 @@ impl Core {
             loads: Arc::new(Flights::new(limits.waiters_per_key_max)),
             fetches: Arc::new(Flights::new(limits.waiters_per_key_max)),
             leases: Leases::new(limits.leased_keys_max),
+            changes: Changes::new(limits.changes_logged_max),
+            holds: Holds::new(limits.holds_max),
+            fallbacks: Mutex::default(),
+            missed: Missed::new(limits.leased_keys_max),
             sightings: Sightings::new(),
             hot_keys: HotKeys::new(limits.hot_keys_max, node.clock.now()),
             failures: Failures::new(),
@@ -338,13 +366,21 @@ impl Core {
     /// Frees what no longer counts: expired, cleared, moved to other owners.
     pub(crate) async fn sweep(&self) {
         let now = Now::At(self.node.clock.now());
-        let validity = |hash| Validity { now, ..self.validity(&self.node.topology(), hash) };
+        let validity = |hash| {
+            let topology = self.node.topology();
+            let validity = self.departed(&topology, hash).unwrap_or_else(|| self.validity(&topology, hash));
+            Validity { now, ..validity }
+        };
         self.store.sweep(validity, tokio::task::yield_now).await;
     }
 
     /// Forgets leases that have run out.
     pub(crate) fn sweep_leases(&self) {
-        self.leases.sweep(self.node.clock.now());
+        let now = self.node.clock.now();
+        self.leases.sweep(now);
+        self.holds.sweep(now, self.definition.load().settings.load_timeout);
+        self.missed.sweep(now);
+        self.sweep_fallbacks();
     }
 
     pub(crate) fn may_hold_expired(&self) -> bool {
@@ -469,6 +505,8 @@ impl Core {
             match self.after(outcome, seq)? {
                 After::Landed(entry) => return Ok(entry),
                 After::AskAgain => {}
+                // One of the two has not heard yet.
+                After::Disagreed => self.node.until_view_after(seq, DISAGREEMENT_WAIT).await,
                 After::FallBack(fallback) => purpose = fallback,
             }
         }
@@ -483,7 +521,7 @@ impl Core {
             Err(_) if self.node.stop.is_cancelled() => Err(Error::Shutdown),
             Err(Failure::Abandoned) => Ok(After::AskAgain),
             Err(Failure::NotOwner | Failure::NotReached(_)) if self.view_seq() != seq => Ok(After::AskAgain),
-            Err(Failure::NotOwner) => Ok(After::FallBack(Purpose::FallbackUnkept)),
+            Err(Failure::NotOwner) => Ok(After::Disagreed),
             Err(Failure::NotReached(error)) => {
                 tracing::debug!(keyspace = self.name, %error, "owner not reached, asking the source from here");
                 Ok(After::FallBack(Purpose::Fallback))
@@ -499,6 +537,8 @@ impl Core {
 enum After {
     Landed(Entry),
     AskAgain,
+    /// Who was asked says that it is not the owner, and the view here says that it is.
+    Disagreed,
     FallBack(Purpose),
 }
 

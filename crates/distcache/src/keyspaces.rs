@@ -17,7 +17,7 @@ use crate::keyspace::{Core, Served};
 use crate::net;
 use crate::node::{Node, Topology};
 use crate::peer::server::{Reply, Serve};
-use crate::peer::wire::{Answer, Named, Request, Response};
+use crate::peer::wire::{Answer, Named, Parted, Request, Response};
 use crate::registry::{Agreed, Registry};
 use crate::ring::NodeId;
 use crate::spec::KeyspaceSpec;
@@ -103,10 +103,41 @@ impl Keyspaces {
         }
     }
 
-    /// Names what is hot here to those who will own it once this node has left.
-    pub(crate) async fn offer_before_leaving(&self) {
+    /// Hands over what is here of slots that have left.
+    pub(crate) async fn hand_over(&self) {
         let cores = self.all();
-        join_all(cores.iter().map(|core| core.offer_before_leaving())).await;
+        join_all(cores.iter().map(|core| core.hand_over())).await;
+    }
+
+    /// What was written here is told to a node that was taken for dead, before it hears how it stands here.
+    async fn part(&self, from: NodeId) -> Result<Parted, Error> {
+        let topology = self.node.topology_held();
+        let places_you = topology.placement.placed().iter().any(|placed| placed.member.id == from);
+        let (Some(parted_at), Some(link)) = (self.node.parted_at(from), topology.link(from)) else {
+            return Ok(Parted { places_you, met: Vec::new() });
+        };
+        if !places_you {
+            return Ok(Parted { places_you, met: Vec::new() });
+        }
+        let cores = self.all();
+        let told = join_all(cores.iter().map(|core| core.tell_returned(link, parted_at))).await;
+        told.into_iter().collect::<Result<(), Error>>()?;
+        let met = self.node.met_since(parted_at);
+        self.node.forget_parted(from);
+        Ok(Parted { places_you, met })
+    }
+
+    /// A connection to this node has been made.
+    pub(crate) fn reached(&self, peer: NodeId) {
+        for core in self.all() {
+            core.drop_fallbacks(peer);
+            core.tell_missed(peer);
+        }
+    }
+
+    /// Nothing that is owned here is believed any more.
+    pub(crate) fn doubt_all(&self) {
+        self.all().iter().for_each(|core| core.doubt_all());
     }
 
     fn apply(&self, registry: &Registry) {
@@ -159,9 +190,9 @@ impl Serve for Keyspaces {
                     true
                 }
             },
-            Request::Invalidate { keyspace, keys } => {
+            Request::Invalidate { keyspace, hashes, is_relayed } => {
                 if let Some(core) = self.table.read().get(keyspace.name) {
-                    core.serve_invalidate(keyspace.generation, keys);
+                    core.serve_invalidate(from, keyspace.generation, hashes, *is_relayed);
                 }
                 answer(Response::Done);
                 true
@@ -185,6 +216,7 @@ enum Prepared {
     Many(Vec<Served>, usize),
     Written(Vec<Option<Error>>),
     Done,
+    Parted(Parted),
     Registry(Vec<u8>),
 }
 
@@ -195,6 +227,7 @@ impl Prepared {
             Self::Many(served, room) => Response::Many(fit(served, *room)),
             Self::Written(errors) => Response::Written(errors.clone()),
             Self::Done => Response::Done,
+            Self::Parted(parted) => Response::Parted(parted.clone()),
             Self::Registry(state) => Response::Registry(state),
         }
     }
@@ -232,8 +265,8 @@ impl Keyspaces {
             Request::Put { keyspace, entries } => {
                 Prepared::Written(core(keyspace, entries.len())?.serve_put(keyspace.generation, entries).await)
             }
-            Request::Delete { keyspace, keys } => {
-                Prepared::Written(core(keyspace, keys.len())?.serve_delete(keyspace.generation, keys).await)
+            Request::Delete { keyspace, keys, hold } => {
+                Prepared::Written(core(keyspace, keys.len())?.serve_delete(keyspace.generation, keys, *hold).await)
             }
             Request::Refresh { keyspace, key, deadline } => {
                 Prepared::One(core(keyspace, 1)?.serve_refresh(key, *deadline).await)
@@ -242,6 +275,20 @@ impl Keyspaces {
                 core(keyspace, keys.len())?.serve_warm(keyspace.generation, keys);
                 Prepared::Done
             }
+            Request::Peek { keyspace, keys } => {
+                let served = core(keyspace, keys.len())?.serve_peek(keyspace.generation, keys);
+                Prepared::Many(served, frame_bytes_max - ANSWER_FRAME_BYTES)
+            }
+            Request::HandOver { keyspace, entries } => {
+                // Bounded by its frame, not by the batch of a caller.
+                core(keyspace, 0)?.serve_hand_over(keyspace.generation, entries)?;
+                Prepared::Done
+            }
+            Request::Tell { keyspace, told } => {
+                core(keyspace, 0)?.serve_told(keyspace.generation, from, told).await?;
+                Prepared::Done
+            }
+            Request::Part => Prepared::Parted(self.part(from).await?),
             Request::Registry(state) => {
                 self.merge(state);
                 Prepared::Registry(self.export())

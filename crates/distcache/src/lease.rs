@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -25,6 +25,16 @@ type Table = HashMap<u64, Holders, BuildHasherDefault<Identity>>;
 pub(crate) struct Leases {
     shards: Box<[Mutex<Shard>]>,
     keys_per_shard_max: usize,
+    registrations: AtomicU64,
+}
+
+/// A node that may hold a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    pub(crate) node: NodeId,
+    pub(crate) until: Moment,
+    /// Grows with each registration: tells whether the node has asked again since it was told of a write.
+    pub(crate) registration: u64,
 }
 
 struct Shard {
@@ -41,14 +51,14 @@ struct Holders {
 }
 
 enum Few {
-    Nodes(Vec<(NodeId, Moment)>),
+    Nodes(Vec<Holder>),
     All,
 }
 
-/// Who must be told that a key changed; each node with the end of its lease.
+/// Who must be told that a key changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
-    Nodes(Vec<(NodeId, Moment)>),
+    Nodes(Vec<Holder>),
     All,
 }
 
@@ -56,7 +66,8 @@ impl Leases {
     pub(crate) fn new(keys_max: usize) -> Self {
         let keys_per_shard_max = keys_max.div_ceil(SHARDS).max(1);
         let shard = || Shard { table: Table::default(), overflowed_until: Moment(0), swept_at: None };
-        Self { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(), keys_per_shard_max }
+        let shards = (0..SHARDS).map(|_| Mutex::new(shard())).collect();
+        Self { shards, keys_per_shard_max, registrations: AtomicU64::new(0) }
     }
 
     fn shard(&self, hash: u64) -> &Mutex<Shard> {
@@ -75,7 +86,7 @@ impl Leases {
             }
         }
         let holders = shard.table.entry(hash).or_insert(Holders { nodes: Few::Nodes(Vec::new()), until });
-        holders.add(node, now, until);
+        holders.add(Holder { node, until, registration: self.registrations.fetch_add(1, Relaxed) }, now);
         true
     }
 
@@ -85,18 +96,19 @@ impl Leases {
         match shard.table.get(&hash) {
             Some(Holders { nodes: Few::All, until }) if *until > now => Held::All,
             Some(Holders { nodes: Few::Nodes(nodes), .. }) => {
-                Held::Nodes(nodes.iter().filter(|(_, until)| *until > now).copied().collect())
+                Held::Nodes(nodes.iter().filter(|holder| holder.until > now).copied().collect())
             }
             _ if shard.overflowed_until > now => Held::All,
             _ => Held::Nodes(Vec::new()),
         }
     }
 
-    /// `node` has dropped the key. It stays a holder if it asked again meanwhile, which a later end of its lease shows.
-    pub(crate) fn confirm(&self, hash: u64, node: NodeId, until: Moment) {
+    /// A holder has dropped the key. It stays a holder if it asked again meanwhile, which a later registration shows; the end of
+    /// its lease would not, since that of an answer that had to be loaded is the later one.
+    pub(crate) fn confirm(&self, hash: u64, holder: Holder) {
         let mut shard = self.shard(hash).lock();
         let Some(Holders { nodes: Few::Nodes(nodes), .. }) = shard.table.get_mut(&hash) else { return };
-        nodes.retain(|(holder, held)| *holder != node || *held > until);
+        nodes.retain(|held| held.node != holder.node || held.registration > holder.registration);
         if nodes.is_empty() {
             shard.table.remove(&hash);
         }
@@ -127,18 +139,54 @@ impl Shard {
 }
 
 impl Holders {
-    fn add(&mut self, node: NodeId, now: Moment, until: Moment) {
-        self.until = self.until.max(until);
+    fn add(&mut self, holder: Holder, now: Moment) {
+        self.until = self.until.max(holder.until);
         let Few::Nodes(nodes) = &mut self.nodes else { return };
-        if let Some((_, held)) = nodes.iter_mut().find(|(holder, _)| *holder == node) {
-            *held = until.max(*held);
+        if let Some(held) = nodes.iter_mut().find(|held| held.node == holder.node) {
+            *held = Holder { until: holder.until.max(held.until), ..holder };
             return;
         }
-        nodes.retain(|(_, until)| *until > now);
-        nodes.push((node, until));
+        nodes.retain(|held| held.until > now);
+        nodes.push(holder);
         if nodes.len() > HOLDERS_PER_KEY_MAX {
             self.nodes = Few::All;
         }
+    }
+}
+
+/// Invalidations that holders could not be told, until they are reached again or their leases have run out.
+pub(crate) struct Missed {
+    table: Mutex<HashMap<NodeId, Vec<(u64, Moment)>>>,
+    keys_per_node_max: usize,
+}
+
+impl Missed {
+    /// Of one node no more are remembered than leases may be out; what is beyond runs into its lease.
+    pub(crate) fn new(keys_per_node_max: usize) -> Self {
+        Self { table: Mutex::default(), keys_per_node_max }
+    }
+
+    /// `missed`: hashes of keys, each with the end of the node's lease.
+    pub(crate) fn note(&self, node: NodeId, missed: impl Iterator<Item = (u64, Moment)>) {
+        let mut table = self.table.lock();
+        let keys = table.entry(node).or_default();
+        let room = self.keys_per_node_max.saturating_sub(keys.len());
+        keys.extend(missed.take(room));
+    }
+
+    /// What the node missed and may still hold.
+    pub(crate) fn take(&self, node: NodeId, now: Moment) -> Vec<(u64, Moment)> {
+        let mut missed = self.table.lock().remove(&node).unwrap_or_default();
+        missed.retain(|(_, until)| *until > now);
+        missed
+    }
+
+    /// Forgets what has run out.
+    pub(crate) fn sweep(&self, now: Moment) {
+        self.table.lock().retain(|_, keys| {
+            keys.retain(|(_, until)| *until > now);
+            !keys.is_empty()
+        });
     }
 }
 
@@ -186,9 +234,14 @@ mod tests {
 
     fn named(leases: &Leases, hash: u64, now: u64) -> Vec<u64> {
         match leases.holders(hash, Moment(now)) {
-            Held::Nodes(nodes) => nodes.into_iter().map(|(node, _)| node.0).collect(),
+            Held::Nodes(nodes) => nodes.into_iter().map(|holder| holder.node.0).collect(),
             Held::All => panic!("all"),
         }
+    }
+
+    fn holder(leases: &Leases, hash: u64, node: u64, now: u64) -> Holder {
+        let Held::Nodes(nodes) = leases.holders(hash, Moment(now)) else { panic!("all") };
+        nodes.into_iter().find(|holder| holder.node.0 == node).expect("it is a holder")
     }
 
     #[test]
@@ -199,16 +252,18 @@ mod tests {
         assert_eq!(named(&leases, 7, 99), [1, 2]);
         assert_eq!(named(&leases, 7, 100), [2]);
         assert_eq!(named(&leases, 7, 100), [2], "named again until it confirms");
-        leases.confirm(7, NodeId(2), Moment(150));
+        leases.confirm(7, holder(&leases, 7, 2, 100));
         assert_eq!(named(&leases, 7, 100), [0; 0]);
     }
 
     #[test]
     fn a_confirmation_does_not_end_a_lease_given_meanwhile() {
         let leases = Leases::new(1_000);
-        leases.register(7, NodeId(1), Moment(0), LEASE);
+        // The first answer had to be loaded, and was given a lease that ends later.
+        leases.register(7, NodeId(1), Moment(0), LEASE * 3);
+        let told = holder(&leases, 7, 1, 5);
         leases.register(7, NodeId(1), Moment(10), LEASE);
-        leases.confirm(7, NodeId(1), Moment(100));
+        leases.confirm(7, told);
         assert_eq!(named(&leases, 7, 50), [1]);
     }
 
@@ -255,22 +310,31 @@ mod tests {
             let mut running = HashMap::new();
             for (node, time, confirms) in acts {
                 let until = Moment(time).after(LEASE);
-                if confirms {
-                    if let Some(until) = running.remove(&node) {
-                        leases.confirm(7, NodeId(node), until);
-                    }
-                } else {
+                if !confirms {
                     leases.register(7, NodeId(node), Moment(time), LEASE);
                     running.insert(node, until);
+                } else if let (Some(_), Held::Nodes(held)) = (running.remove(&node), leases.holders(7, Moment(time))) {
+                    held.into_iter().filter(|holder| holder.node.0 == node).for_each(|holder| leases.confirm(7, holder));
                 }
             }
             if let Held::Nodes(held) = leases.holders(7, Moment(at)) {
                 for (node, until) in running {
-                    let named = held.iter().any(|(holder, _)| holder.0 == node);
+                    let named = held.iter().any(|holder| holder.node.0 == node);
                     prop_assert!(until <= Moment(at) || named, "node {node} left out");
                 }
             }
         }
+    }
+
+    #[test]
+    fn what_a_holder_missed_is_kept_for_it_until_its_lease_runs_out() {
+        let missed = Missed::new(2);
+        missed.note(NodeId(1), [(7, Moment(100)), (8, Moment(200)), (9, Moment(200))].into_iter());
+        missed.note(NodeId(2), [(7, Moment(100))].into_iter());
+        missed.sweep(Moment(100));
+        assert_eq!(missed.take(NodeId(2), Moment(100)), []);
+        assert_eq!(missed.take(NodeId(1), Moment(100)), [(8, Moment(200))], "within the limit, and not run out");
+        assert_eq!(missed.take(NodeId(1), Moment(100)), []);
     }
 
     #[test]

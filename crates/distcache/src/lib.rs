@@ -42,6 +42,7 @@
 #![warn(missing_docs)]
 
 mod builder;
+mod changes;
 mod cluster;
 mod codec;
 pub mod discovery;
@@ -50,6 +51,8 @@ mod error;
 mod expiry;
 mod flight;
 mod guard;
+mod heal;
+mod holds;
 mod hotkeys;
 mod keyspace;
 mod keyspaces;
@@ -59,6 +62,7 @@ mod net;
 mod node;
 mod peer;
 mod placement;
+mod promise;
 mod registry;
 mod ring;
 mod source;
@@ -84,7 +88,7 @@ pub use hotkeys::HotKey;
 pub use keyspace::Keyspace;
 pub use limits::Limits;
 pub use source::{Cause, DataSource, Fetched, SourceError};
-pub use spec::{Entry, Eviction, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
+pub use spec::{DeleteOptions, Entry, Eviction, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
 pub use stats::{KeyspaceStats, Latencies, LatencyBucket, LatencyHistogram};
 pub use trace::{Propagator, Traceparent};
 #[cfg(feature = "tls")]
@@ -103,6 +107,19 @@ pub mod bench_support {
 #[cfg(feature = "fuzz-internals")]
 #[doc(hidden)]
 pub mod fuzz_support;
+
+/// What a simulation exchanges and leaves out. No part of the API.
+#[cfg(feature = "sim")]
+#[doc(hidden)]
+pub mod sim_support {
+    pub use crate::net::sim::{seed, wall_clock_begins};
+    pub use crate::promise::Rule;
+
+    /// The number under which a node of this name is known to the others.
+    pub fn node_id(name: &str) -> u64 {
+        crate::ring::NodeId::of(name).0
+    }
+}
 
 /// The README's code compiles and runs.
 #[cfg(doctest)]

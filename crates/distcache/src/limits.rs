@@ -41,6 +41,12 @@ pub struct Limits {
     pub hot_keys_max: usize,
     /// Keys per keyspace that a node loads before anybody asks, named by the user or by the node that owned them before.
     pub warm_keys_max: usize,
+    /// Written keys per keyspace that a node remembers, to tell of them whoever owned the same keys meanwhile or owns them next.
+    pub changes_logged_max: usize,
+    /// Keys per keyspace that a `delete` holds back at once; further ones are refused.
+    pub holds_max: usize,
+    /// Bytes of entries that a node hands over to their new owners at one change of the view, per keyspace.
+    pub hand_over_bytes_max: usize,
     /// Nodes of one cluster.
     pub members_max: usize,
     /// How long a new connection may take to say who it is.
@@ -64,6 +70,9 @@ impl Default for Limits {
             leased_keys_max: 100_000,
             hot_keys_max: 256,
             warm_keys_max: 10_000,
+            changes_logged_max: 65_536,
+            holds_max: 65_536,
+            hand_over_bytes_max: 256 << 20,
             members_max: 4_096,
             handshake_timeout: Duration::from_secs(3),
         }
@@ -99,6 +108,9 @@ impl Limits {
         within("limits.leased_keys_max", self.leased_keys_max, 1 << 30)?;
         within("limits.hot_keys_max", self.hot_keys_max, 1 << 16)?;
         within("limits.warm_keys_max", self.warm_keys_max, 1 << 20)?;
+        within("limits.changes_logged_max", self.changes_logged_max, 1 << 24)?;
+        within("limits.holds_max", self.holds_max, 1 << 24)?;
+        within("limits.hand_over_bytes_max", self.hand_over_bytes_max, 1 << 40)?;
         within("limits.members_max", self.members_max, 4_096)
     }
 

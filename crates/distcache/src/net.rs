@@ -8,9 +8,15 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+// Tests of this crate are on real sockets, whatever features are on.
+#[cfg(any(test, not(feature = "sim")))]
 pub(crate) use tokio::net::{TcpListener, TcpStream, UdpSocket};
+
+#[cfg(feature = "sim")]
+pub(crate) mod sim;
+#[cfg(all(feature = "sim", not(test)))]
+pub(crate) use sim::{TcpListener, TcpStream, UdpSocket};
 
 /// Milliseconds on this node's own monotonic clock. The resolution is that of the kernel's tick (1 to 10 ms).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,9 +48,11 @@ impl Moment {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Clock {
     Kernel,
-    #[cfg(test)]
+    #[cfg(any(test, feature = "sim"))]
     Tokio {
         origin: tokio::time::Instant,
+        /// What the clock shows of a million ticks.
+        rate_ppm: u64,
     },
 }
 
@@ -52,15 +60,23 @@ impl Clock {
     /// tokio's clock, which tests pause and simulators drive.
     #[cfg(test)]
     pub(crate) fn tokio() -> Self {
-        Self::Tokio { origin: tokio::time::Instant::now() }
+        Self::tokio_at_rate(1_000_000)
+    }
+
+    /// The same, fast or slow.
+    #[cfg(any(test, feature = "sim"))]
+    pub(crate) fn tokio_at_rate(rate_ppm: u64) -> Self {
+        Self::Tokio { origin: tokio::time::Instant::now(), rate_ppm }
     }
 
     #[inline]
     pub(crate) fn now(self) -> Moment {
         match self {
             Self::Kernel => kernel_now(),
-            #[cfg(test)]
-            Self::Tokio { origin } => Moment(origin.elapsed().as_millis() as u64 + 1),
+            #[cfg(any(test, feature = "sim"))]
+            Self::Tokio { origin, rate_ppm } => {
+                Moment((origin.elapsed().as_micros() as u64 / 1_000).saturating_mul(rate_ppm) / 1_000_000 + 1)
+            }
         }
     }
 }
@@ -82,6 +98,10 @@ fn kernel_now() -> Moment {
 
 /// Wall-clock milliseconds since 1970: for incarnations and versions that must grow over a restart, never for lifetimes.
 pub(crate) fn wall_clock_ms() -> u64 {
+    #[cfg(feature = "sim")]
+    if let Some(millis) = sim::wall_clock_ms() {
+        return millis;
+    }
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
@@ -96,11 +116,19 @@ pub(crate) fn wall_clock_ms_max() -> u64 {
 
 /// A generator of this node's own, seeded by the operating system.
 pub(crate) fn rng() -> SmallRng {
-    SmallRng::from_rng(&mut rand::rng())
+    #[cfg(feature = "sim")]
+    if let Some(rng) = sim::rng() {
+        return rng;
+    }
+    rand::make_rng()
 }
 
 /// A number from 0 up to 1, for jitter.
 pub(crate) fn chance() -> f32 {
+    #[cfg(feature = "sim")]
+    if let Some(chance) = sim::chance() {
+        return chance;
+    }
     rand::random()
 }
 

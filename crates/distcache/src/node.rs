@@ -3,23 +3,25 @@
 //! Decides nothing about keys. The invariant: a [`Topology`] is replaced whole and never changed, so that whoever took one sees
 //! owners, links and peers of the same view.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::{Peer, PeerState};
 use crate::guard::Guards;
 use crate::limits::Limits;
-use crate::net::{self, Clock};
+use crate::net::{self, Clock, Moment};
 use crate::peer::link::{Link, LinkSettings};
 use crate::placement::{Placed, Placement, Tenures};
+use crate::promise::Promise;
 use crate::ring::{Member, NodeId};
 use crate::trace::Traces;
 use crate::trust::Gate;
@@ -49,10 +51,32 @@ pub(crate) struct Node {
     pub(crate) tenures: Tenures,
     /// What stands before the sources that several keyspaces share.
     pub(crate) guards: Guards,
+    /// Which rules of the write promise are kept: all of them, outside of a simulation.
+    pub(crate) promise: Promise,
     topology: ArcSwap<Topology>,
+    /// The number of the view, for those who wait for the next one.
+    views: watch::Sender<u32>,
+    /// How many inquiries are under way into what others wrote while they took this node for dead.
+    doubts: AtomicUsize,
+    /// Wakes whoever waits until there are none.
+    sure: Notify,
+    /// Nodes that went out of sight without a farewell.
+    parted: Mutex<HashMap<NodeId, Gone>>,
     link_settings: Arc<LinkSettings>,
     versions: AtomicU64,
 }
+
+/// A node that was lost sight of.
+#[derive(Clone, Copy)]
+struct Gone {
+    incarnation: u64,
+    at: Moment,
+}
+
+/// Two nodes that are in sight of each other differ about the view for less than this.
+const VIEWS_DIFFER_MAX: Duration = Duration::from_secs(10);
+/// How long a node that went out of sight is remembered: as long as membership looks for it.
+const GONE_REMEMBERED: Duration = Duration::from_secs(30 * 60);
 
 /// The cluster as this node sees it at one time.
 pub(crate) struct Topology {
@@ -60,7 +84,7 @@ pub(crate) struct Topology {
     /// By the placement's index; `None` is this node.
     owners: Vec<Option<Arc<Link>>>,
     /// All other nodes, owners or not.
-    links: HashMap<NodeId, Arc<Link>>,
+    links: BTreeMap<NodeId, Arc<Link>>,
     pub(crate) peers: Vec<Peer>,
 }
 
@@ -96,8 +120,13 @@ impl Topology {
         self.links.get(&id)
     }
 
+    /// In the order of the ids.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.links.values()
+    }
+
+    fn incarnation(&self, id: NodeId) -> Option<u64> {
+        self.peers.iter().find(|peer| NodeId::of(&peer.name) == id).map(|peer| peer.incarnation)
     }
 }
 
@@ -110,6 +139,7 @@ pub(crate) struct NodeParts {
     pub(crate) clustered: bool,
     pub(crate) link_settings: LinkSettings,
     pub(crate) traces: Traces,
+    pub(crate) promise: Promise,
     pub(crate) stop: CancellationToken,
 }
 
@@ -119,7 +149,7 @@ impl Node {
         let topology = Topology {
             placement: Arc::new(Placement::first(Vec::new(), parts.clock.now())),
             owners: Vec::new(),
-            links: HashMap::new(),
+            links: BTreeMap::new(),
             peers: Vec::new(),
         };
         Self {
@@ -137,7 +167,12 @@ impl Node {
             sweep: Notify::new(),
             traces: parts.traces,
             tenures: Tenures::new(),
+            promise: parts.promise,
             topology: ArcSwap::from_pointee(topology),
+            views: watch::Sender::new(0),
+            doubts: AtomicUsize::new(0),
+            sure: Notify::new(),
+            parted: Mutex::default(),
             link_settings: Arc::new(parts.link_settings),
             // Grows over a restart, so that a version is never given twice.
             versions: AtomicU64::new(net::wall_clock_ms() << 20),
@@ -148,6 +183,45 @@ impl Node {
     #[inline]
     pub(crate) fn topology(&self) -> Guard<Arc<Topology>> {
         self.topology.load()
+    }
+
+    /// The same for use across steps.
+    pub(crate) fn topology_held(&self) -> Arc<Topology> {
+        self.topology.load_full()
+    }
+
+    /// Whether this node is about to leave, as its own view says.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.topology().peers.iter().any(|peer| peer.is_self && peer.state == PeerState::Draining)
+    }
+
+    /// Returns with the first view after the one numbered `seq`, or when `patience` is over.
+    pub(crate) async fn until_view_after(&self, seq: u32, patience: Duration) {
+        let mut views = self.views.subscribe();
+        let _ = tokio::time::timeout(patience, views.wait_for(|now| *now != seq)).await;
+    }
+
+    /// Whether it is being found out what others wrote in this node's place: what it owns is answered meanwhile, but neither leased
+    /// nor passed on.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.doubts.load(Relaxed) > 0
+    }
+
+    /// Returns when it has been found out.
+    pub(crate) async fn until_sure(&self) {
+        loop {
+            // Before looking, so that no change is missed.
+            let sure = self.sure.notified();
+            if !self.is_in_doubt() {
+                return;
+            }
+            sure.await;
+        }
+    }
+
+    pub(crate) fn doubt(&self) -> Doubt<'_> {
+        self.doubts.fetch_add(1, Relaxed);
+        Doubt(self)
     }
 
     /// What this node says first to its peers.
@@ -197,7 +271,7 @@ impl Node {
             true => before.placement.clone(),
             false => Arc::new(before.placement.next(placed, self.clock.now())),
         };
-        let links: HashMap<_, _> = peers
+        let links: BTreeMap<_, _> = peers
             .iter()
             .filter(|peer| !peer.is_self)
             .map(|peer| (NodeId::of(&peer.name), self.link(&before, peer)))
@@ -206,11 +280,60 @@ impl Node {
         let gone = before.links.iter().filter(|(id, link)| links.get(id).is_none_or(|kept| !Arc::ptr_eq(kept, link)));
         let gone: Vec<_> = gone.map(|(_, link)| link.clone()).collect();
         self.tenures.publish(&placement, self.id);
-        self.topology.store(Arc::new(Topology { placement, owners, links, peers }));
+        let seq = placement.seq();
+        let after = Topology { placement, owners, links, peers };
+        self.note_parted(&before, &after);
+        self.topology.store(Arc::new(after));
+        self.views.send_if_modified(|now| std::mem::replace(now, seq) != seq);
         // Last, so that whoever fails by it finds the new view.
         gone.iter().for_each(|link| link.close());
         self.sweep.notify_one();
         before
+    }
+
+    fn note_parted(&self, before: &Topology, after: &Topology) {
+        let now = self.clock.now();
+        let mut parted = self.parted.lock();
+        parted.retain(|_, gone| now.since(gone.at) < GONE_REMEMBERED);
+        for peer in before.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Draining) {
+            let id = NodeId::of(&peer.name);
+            if after.incarnation(id) != Some(peer.incarnation) {
+                parted.insert(id, Gone { incarnation: peer.incarnation, at: now });
+            }
+        }
+    }
+
+    /// When this node lost sight of a peer that is the same now as it was then.
+    pub(crate) fn parted_at(&self, id: NodeId) -> Option<Moment> {
+        let gone = self.parted.lock().get(&id).copied()?;
+        (self.topology().incarnation(id) == Some(gone.incarnation)).then_some(gone.at)
+    }
+
+    /// The peer that was lost sight of has heard all there was to hear.
+    pub(crate) fn forget_parted(&self, id: NodeId) {
+        self.parted.lock().remove(&id);
+    }
+
+    /// Nodes that may know of writes since `at`: those in sight, and those lost sight of since then.
+    pub(crate) fn met_since(&self, at: Moment) -> Vec<(u64, u64)> {
+        let since = at.before(VIEWS_DIFFER_MAX);
+        let in_sight: Vec<_> =
+            self.topology().peers.iter().map(|peer| (NodeId::of(&peer.name).0, peer.incarnation)).collect();
+        let parted = self.parted.lock();
+        let lost = parted.iter().filter(|(_, gone)| gone.at >= since).map(|(id, gone)| (id.0, gone.incarnation));
+        in_sight.into_iter().chain(lost).collect()
+    }
+
+    /// From when on a peer that owns more than in the view before may have taken itself for the owner of it.
+    pub(crate) fn apart_since(&self, before: &Topology, id: NodeId, now: Moment) -> Moment {
+        let apart = match (self.parted_at(id), before.incarnation(id), self.topology().incarnation(id)) {
+            (Some(at), ..) => now.since(at),
+            (None, Some(known), Some(incarnation)) if known == incarnation => Duration::ZERO,
+            // As long as it lives.
+            (_, _, Some(incarnation)) => Duration::from_millis(net::wall_clock_ms().saturating_sub(incarnation)),
+            (_, _, None) => Duration::ZERO,
+        };
+        now.before(apart + VIEWS_DIFFER_MAX)
     }
 
     /// The link to a peer: the one that stands, unless the peer was restarted or moved.
@@ -225,6 +348,16 @@ impl Node {
                 Arc::new(Link::new(peer.name.clone(), peer.peer_addr, self.link_settings.clone(), closed))
             }
         }
+    }
+}
+
+/// Lasts as long as the inquiry.
+pub(crate) struct Doubt<'a>(&'a Node);
+
+impl Drop for Doubt<'_> {
+    fn drop(&mut self) {
+        self.0.doubts.fetch_sub(1, Relaxed);
+        self.0.sure.notify_waiters();
     }
 }
 

@@ -26,8 +26,12 @@ pub(crate) struct Placed {
 #[derive(Clone, Copy)]
 struct Slot {
     owner: u16,
+    /// Index of the owner before this one among the former owners.
+    former: u16,
     /// The view under which the slot got its present owner.
     since: u32,
+    /// The same of the owner before.
+    former_since: u32,
 }
 
 /// A ring, with the history of its slots as far as it matters.
@@ -36,6 +40,8 @@ pub(crate) struct Placement {
     /// Sorted by id, like the ring's members.
     placed: Vec<Placed>,
     slots: Box<[Slot]>,
+    /// Whoever was an owner in an earlier view.
+    formers: Vec<NodeId>,
     seq: u32,
     /// When recent views began.
     began: Vec<(u32, Moment)>,
@@ -46,7 +52,8 @@ impl Placement {
         let nothing = Self {
             ring: Ring::new([]),
             placed: Vec::new(),
-            slots: vec![Slot { owner: NOBODY, since: 0 }; SLOTS].into(),
+            slots: vec![Slot { owner: NOBODY, former: NOBODY, since: 0, former_since: 0 }; SLOTS].into(),
+            formers: Vec::new(),
             seq: 0,
             began: Vec::new(),
         };
@@ -59,19 +66,23 @@ impl Placement {
         placed.dedup_by_key(|placed| placed.member.id);
         let ring = self.ring.next(placed.iter().map(|placed| placed.member));
         let seq = self.seq + 1;
+        let mut formers = self.formers.clone();
         let index_of = |id: NodeId| placed.binary_search_by_key(&id, |placed| placed.member.id).ok();
         let slots = (0..=u16::MAX).zip(&self.slots).map(|(slot, before)| {
             let owner = ring.owner_of_slot(SlotNumber(slot)).and_then(index_of);
             let owner_before = self.placed.get(usize::from(before.owner));
-            let same = owner.map(|index| identity(&placed[index])) == owner_before.map(identity);
-            let since = if same { before.since } else { seq };
-            Slot { owner: owner.map_or(NOBODY, |index| index as u16), since }
+            let index = owner.map_or(NOBODY, |index| index as u16);
+            if owner.map(|index| identity(&placed[index])) == owner_before.map(identity) {
+                return Slot { owner: index, ..*before };
+            }
+            let former = owner_before.map_or(NOBODY, |owner| index_among(&mut formers, owner.member.id));
+            Slot { owner: index, former, since: seq, former_since: before.since }
         });
         let slots = slots.collect();
         let mut began = self.began.clone();
         began.retain(|(_, at)| now.since(*at) <= LEASE_MAX * 2);
         began.push((seq, now));
-        Self { ring, placed, slots, seq, began }
+        Self { ring, placed, slots, formers, seq, began }
     }
 
     #[inline]
@@ -92,6 +103,28 @@ impl Placement {
     #[inline]
     pub(crate) fn slot_since(&self, hash: u64) -> u32 {
         self.slot(hash).since
+    }
+
+    /// Who owned the slot before its present owner, and since which view.
+    pub(crate) fn former(&self, hash: u64) -> Option<(NodeId, u32)> {
+        let slot = self.slot(hash);
+        let id = self.formers.get(usize::from(slot.former))?;
+        Some((*id, slot.former_since))
+    }
+
+    /// The slots that passed from one node to another with this view, a bit each.
+    pub(crate) fn passed(&self, from: NodeId, to: NodeId) -> Vec<u8> {
+        let is_it = |slot: &Slot| {
+            let owner = self.placed.get(usize::from(slot.owner)).map(|placed| placed.member.id);
+            slot.since == self.seq && owner == Some(to) && self.formers.get(usize::from(slot.former)) == Some(&from)
+        };
+        bits(self.slots.iter().map(is_it))
+    }
+
+    /// The slots of a node, a bit each.
+    pub(crate) fn owned_by(&self, node: NodeId) -> Vec<u8> {
+        let owner = |slot: &Slot| self.placed.get(usize::from(slot.owner)).map(|placed| placed.member.id);
+        bits(self.slots.iter().map(|slot| owner(slot) == Some(node)))
     }
 
     /// Whether the slot changed hands so recently that leases of its earlier owner may still run.
@@ -146,6 +179,34 @@ impl Tenures {
     }
 }
 
+/// Beyond so many former owners the earliest names are given up: they are asked for moments after a change only.
+const FORMERS_MAX: usize = 8_192;
+
+fn index_among(formers: &mut Vec<NodeId>, id: NodeId) -> u16 {
+    let index = formers.iter().rposition(|former| *former == id).unwrap_or_else(|| {
+        if formers.len() >= FORMERS_MAX {
+            return usize::from(NOBODY);
+        }
+        formers.push(id);
+        formers.len() - 1
+    });
+    index as u16
+}
+
+fn bits(flags: impl Iterator<Item = bool>) -> Vec<u8> {
+    let mut bits = vec![0; SLOTS / 8];
+    for (slot, _) in flags.enumerate().filter(|(_, is_set)| *is_set) {
+        bits[slot / 8] |= 1 << (slot % 8);
+    }
+    bits
+}
+
+/// Whether the slot of a key is among `slots`, a bit each.
+pub(crate) fn is_among(slots: &[u8], hash: u64) -> bool {
+    let slot = usize::from(Ring::slot_of(hash).0);
+    slots.get(slot / 8).is_some_and(|byte| byte & 1 << (slot % 8) != 0)
+}
+
 fn identity(placed: &Placed) -> (NodeId, u64) {
     (placed.member.id, placed.incarnation)
 }
@@ -179,6 +240,26 @@ mod tests {
             }
         }
         assert!(moved > 300 && stayed > 300);
+    }
+
+    #[test]
+    fn the_owner_before_is_known_until_the_next_change_of_the_slot() {
+        let alone = Placement::first(vec![node(1, 1)], Moment(0));
+        let both = alone.next(vec![node(1, 1), node(2, 1)], Moment(10));
+        let third = both.next(vec![node(1, 1), node(2, 1), node(3, 1)], Moment(20));
+        let passed = both.passed(NodeId(1), NodeId(2));
+        assert!(third.passed(NodeId(1), NodeId(2)).iter().all(|byte| *byte == 0), "not with this view");
+        for hash in hashes() {
+            let expected = match (both.owner(hash), third.owner(hash)) {
+                (before, Some(2)) => before.map(|index| (NodeId(index as u64 + 1), both.slot_since(hash))),
+                (Some(1), _) => Some((NodeId(1), alone.seq())),
+                _ => None,
+            };
+            assert_eq!(third.former(hash), expected);
+            assert_eq!(is_among(&passed, hash), both.owner(hash) == Some(1));
+            assert_eq!(is_among(&third.owned_by(NodeId(3)), hash), third.owner(hash) == Some(2));
+        }
+        assert!(!is_among(&[], 7));
     }
 
     #[test]

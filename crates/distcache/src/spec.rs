@@ -354,6 +354,26 @@ impl PutOptions {
     }
 }
 
+/// How to remove a key.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DeleteOptions {
+    pub(crate) hold: Duration,
+}
+
+impl DeleteOptions {
+    /// Remove it, and keep what is loaded from then on.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For so long no value that is loaded is kept, at most a day: each read loads anew. For a source that answers from replicas
+    /// which lag behind: with a hold longer than the lag no value of before the change is cached after it.
+    pub fn hold(mut self, hold: Duration) -> Self {
+        self.hold = hold;
+        self
+    }
+}
+
 /// How to read one value.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct GetOptions {

@@ -107,6 +107,16 @@ counts! {
     warmed Warmed,
     /// Keys that were not loaded beforehand because as many as may wait for that do.
     warm_refused WarmRefused,
+    /// Entries handed over to the new owners of their slots.
+    handed_over HandedOver,
+    /// Entries taken over from the last owners of their slots.
+    taken_over TakenOver,
+    /// Keys that the last owner of their slot had, so that the source was not asked.
+    peek_hits PeekHits,
+    /// Written keys that other nodes were told of, because they may have owned them too.
+    changes_told ChangesTold,
+    /// Written keys that other nodes have told of.
+    changes_heard ChangesHeard,
     /// Reads that joined a load or fetch under way instead of starting their own.
     coalesced Coalesced,
     /// Requests of this node's own callers, or of its peers, refused because a limit was reached, here or at the owner.

@@ -245,19 +245,12 @@ impl Store {
     pub(crate) async fn amend_all<P: Future<Output = ()>>(
         &self,
         mut change: impl FnMut(u64, &mut Times),
-        mut pause: impl FnMut() -> P,
+        pause: impl FnMut() -> P,
     ) {
-        let mut hashes = Vec::new();
-        for shard in 0..self.owned.shards() {
-            hashes.clear();
-            self.owned.hashes(shard, &mut hashes);
-            for step in hashes.chunks(STEP) {
-                for &hash in step {
-                    self.owned.amend(hash, |record| change(record.version, &mut record.times));
-                }
-                pause().await;
-            }
-        }
+        let amend = |hash| {
+            self.owned.amend(hash, |record| change(record.version, &mut record.times));
+        };
+        self.each_owned(amend, pause).await;
     }
 
     /// Stores a record, in place of any other under its key.
@@ -287,6 +280,59 @@ impl Store {
     /// Whether a record was there.
     pub(crate) fn remove(&self, holding: Holding, hash: u64, key: &str) -> bool {
         self.shelf(holding).remove_if(hash, |record| record.key() == key.as_bytes()).is_some()
+    }
+
+    /// The same of whatever key has this hash.
+    pub(crate) fn remove_hash(&self, holding: Holding, hash: u64) -> bool {
+        self.shelf(holding).remove_if(hash, |_| true).is_some()
+    }
+
+    /// Whether anything stands under this hash.
+    pub(crate) fn holds(&self, holding: Holding, hash: u64) -> bool {
+        self.shelf(holding).peek(hash, |_| ()).is_some()
+    }
+
+    /// Removes an owned record that was stored, or began to load, before `at`.
+    pub(crate) fn remove_older(&self, hash: u64, at: Moment) -> bool {
+        self.owned.remove_if(hash, |record| record.times.stored_at < at).is_some()
+    }
+
+    /// The same of all keys whose hash is wanted, in steps: `pause` is awaited between them.
+    pub(crate) async fn remove_all_older<P: Future<Output = ()>>(
+        &self,
+        at: Moment,
+        is_wanted: impl Fn(u64) -> bool,
+        pause: impl FnMut() -> P,
+    ) {
+        let remove = |hash| {
+            if is_wanted(hash) {
+                self.remove_older(hash, at);
+            }
+        };
+        self.each_owned(remove, pause).await;
+    }
+
+    /// Names the hash of every owned record, in steps: `pause` is awaited between them, and no lock is held while `visit` runs.
+    pub(crate) async fn each_owned<P: Future<Output = ()>>(
+        &self,
+        mut visit: impl FnMut(u64),
+        mut pause: impl FnMut() -> P,
+    ) {
+        let mut hashes = Vec::new();
+        for shard in 0..self.owned.shards() {
+            hashes.clear();
+            self.owned.hashes(shard, &mut hashes);
+            for step in hashes.chunks(STEP) {
+                step.iter().for_each(|hash| visit(*hash));
+                pause().await;
+            }
+        }
+    }
+
+    /// The owned record under this hash, as far as it counts and is fresh; looking at it is no use.
+    pub(crate) fn look_at(&self, hash: u64, validity: Validity) -> Option<Record> {
+        let is_fresh = |record: &Record| validity.covers(record) && record.times.expires_at > validity.now.get();
+        self.owned.peek(hash, |record| is_fresh(record).then(|| record.clone())).flatten()
     }
 
     /// The largest key and value together that this keyspace takes.

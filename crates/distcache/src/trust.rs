@@ -95,7 +95,7 @@ impl Gate {
     ) -> Result<Guest, HandshakeError> {
         within(limit, async {
             stream.set_nodelay(true)?;
-            let is_tls = first_byte(&stream).await? == TLS_HANDSHAKE;
+            let is_tls = first_byte(&mut stream).await? == TLS_HANDSHAKE;
             let channel = match &self.tls {
                 Some(tls) if is_tls => Channel::tls(Box::pin(tls.accept(stream)).await?),
                 None if !is_tls => Channel::plain(stream),
@@ -147,7 +147,8 @@ async fn within<T>(
     tokio::time::timeout(limit, talk).await.unwrap_or(Err(HandshakeError::Silent(limit)))
 }
 
-async fn first_byte(stream: &TcpStream) -> io::Result<u8> {
+/// Mutable for the simulator's sake.
+async fn first_byte(stream: &mut TcpStream) -> io::Result<u8> {
     let mut first = [0];
     match stream.peek(&mut first).await? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),

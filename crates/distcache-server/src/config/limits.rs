@@ -20,6 +20,9 @@ const KNOWN: [&str; 16] = [
     "leased_keys_max",
     "hot_keys_max",
     "warm_keys_max",
+    "changes_logged_max",
+    "holds_max",
+    "hand_over_bytes_max",
     "members_max",
     "handshake_timeout",
 ];
@@ -34,6 +37,9 @@ pub(super) fn limits(root: &mut Section<'_>) -> Result<Limits, Reason> {
     }
     if let Some(timeout) = section.duration("handshake_timeout")? {
         limits.handshake_timeout = timeout;
+    }
+    if let Some(bytes) = section.size("hand_over_bytes_max", 1)? {
+        limits.hand_over_bytes_max = usize::try_from(bytes).unwrap_or(usize::MAX);
     }
     let mut count = |key, limit: &mut usize| {
         if let Some(count) = section.integer(key, 1..=1 << 30)? {
@@ -54,6 +60,8 @@ pub(super) fn limits(root: &mut Section<'_>) -> Result<Limits, Reason> {
     count("leased_keys_max", &mut limits.leased_keys_max)?;
     count("hot_keys_max", &mut limits.hot_keys_max)?;
     count("warm_keys_max", &mut limits.warm_keys_max)?;
+    count("changes_logged_max", &mut limits.changes_logged_max)?;
+    count("holds_max", &mut limits.holds_max)?;
     count("members_max", &mut limits.members_max)?;
     Ok(limits)
 }

@@ -159,6 +159,26 @@ const MEASURES: &[Measure] = &[
         "Copies that were told to go: elsewhere (sent) and here (received).",
         &[("sent", |stats| stats.invalidations_sent), ("received", |stats| stats.invalidations_received)],
     ),
+    by(
+        "direction",
+        Counter,
+        "distcache_entries_moved",
+        "Entries that went with their slot: to its new owner (given) and from its last one (taken).",
+        &[("given", |stats| stats.handed_over), ("taken", |stats| stats.taken_over)],
+    ),
+    of(
+        Counter,
+        "distcache_peek_hits",
+        "Keys that the last owner of their slot had, so that the source was not asked.",
+        &[("", |stats| stats.peek_hits)],
+    ),
+    by(
+        "direction",
+        Counter,
+        "distcache_changes",
+        "Written keys that nodes told each other of because both may have owned them: to others (told) and from others (heard).",
+        &[("told", |stats| stats.changes_told), ("heard", |stats| stats.changes_heard)],
+    ),
     of(
         Counter,
         "distcache_leases_refused",
@@ -303,7 +323,7 @@ mod tests {
             hits_owned hits_hot hits_negative hits_stale misses fetches fetch_hits fetch_failures loads loads_found
             loads_not_found load_failures fallback_loads load_micros refreshes_stale refreshes_ahead refreshes_hot
             stale_on_error guard_waits rate_limited circuit_refused circuit_opened load_retries warmed warm_refused coalesced overloads
-            served puts deletes invalidations_sent invalidations_received refused_too_large leases_refused
+            served puts deletes handed_over taken_over peek_hits changes_told changes_heard invalidations_sent invalidations_received refused_too_large leases_refused
             evicted_capacity evicted_expired evicted_idle evicted_cleared evicted_moved
             entries hot_entries bytes bytes_max loads_running loads_waiting
         }

@@ -87,8 +87,7 @@ impl foca::Identity for Identity {
 pub struct Peer {
     /// The node's name, unique in the cluster.
     pub name: String,
-    /// Wall-clock milliseconds at the node's start, or at its return after others took it for dead: what it held before counts
-    /// for nothing.
+    /// Wall-clock milliseconds at the node's start.
     pub incarnation: u64,
     /// Where the node answers its peers.
     pub peer_addr: SocketAddr,

@@ -94,6 +94,7 @@ impl Turns {
             match self.try_take() {
                 Ok(turn) => return turn,
                 Err(pause) => tokio::select! {
+                    biased;
                     () = sleep(pause) => {}
                     () = changed => {}
                 },

@@ -3,7 +3,7 @@
 //! The same flights as single gets: a key that somebody else is asking for already is not asked for again. The invariant: the
 //! answers stand in the order of the keys, one each, whatever happens to some of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures_util::future::{join, join_all};
@@ -41,11 +41,11 @@ struct Groups<'a> {
 }
 
 /// Items by the peer that they are for.
-pub(super) struct ByPeer<T>(HashMap<NodeId, (Arc<Link>, Vec<T>)>);
+pub(super) struct ByPeer<T>(BTreeMap<NodeId, (Arc<Link>, Vec<T>)>);
 
 impl<T> Default for ByPeer<T> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(BTreeMap::new())
     }
 }
 
@@ -130,7 +130,7 @@ impl Core {
 
     async fn await_group<'a>(self: &Arc<Self>, group: Waiting<'a>, seq: u32, deadline: Instant) -> Answered<'a> {
         let mut answered = Vec::with_capacity(group.len());
-        let (mut kept, mut unkept, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut kept, mut again) = (Vec::new(), Vec::new());
         let late_at = self.late_at();
         for (wanted, waiter) in group {
             let outcome = match waiter {
@@ -149,21 +149,16 @@ impl Core {
             match self.after(outcome, seq) {
                 Ok(After::Landed(entry)) => answered.push((wanted.key, Ok(entry))),
                 Err(error) => answered.push((wanted.key, Err(error))),
-                Ok(After::FallBack(Purpose::Fallback)) => kept.push(wanted),
-                Ok(After::FallBack(_)) => unkept.push(wanted),
-                Ok(After::AskAgain) => again.push(wanted),
+                Ok(After::FallBack(_)) => kept.push(wanted),
+                Ok(After::AskAgain | After::Disagreed) => again.push(wanted),
             }
         }
         let again = join_all(again.into_iter().map(|wanted| async move {
             let answer = tokio::time::timeout_at(deadline, self.ask(wanted.hash, wanted.key)).await;
             answer.ok().map(|answer| (wanted.key, answer))
         }));
-        let fallen_back = join(
-            self.fall_back(kept, Purpose::Fallback, deadline),
-            self.fall_back(unkept, Purpose::FallbackUnkept, deadline),
-        );
-        let (again, (kept, unkept)) = join(again, fallen_back).await;
-        answered.extend(again.into_iter().flatten().chain(kept).chain(unkept));
+        let (again, kept) = join(again, self.fall_back(kept, Purpose::Fallback, deadline)).await;
+        answered.extend(again.into_iter().flatten().chain(kept));
         answered
     }
 

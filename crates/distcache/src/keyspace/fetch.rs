@@ -15,6 +15,7 @@ use crate::expiry::Times;
 use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::peer::link::Link;
 use crate::peer::wire::{Answer, Get, Named, Request, Response, Value};
+use crate::promise::Rule;
 use crate::spec::{Entry, Origin};
 use crate::stats::{Count, Took};
 use crate::store::{Holding, Record};
@@ -142,7 +143,8 @@ impl Core {
         let now = self.node.clock.now();
         // An owner that says more than the keyspace allows would be believed long after it is gone.
         let lease = value.lease.min(self.definition.load().lease);
-        let lease_end = begun.at.after(lease);
+        let lease_begin = if self.node.promise.keeps(Rule::LeaseFromSend) { begun.at } else { now };
+        let lease_end = lease_begin.after(lease);
         let expires_at = value.remaining.map_or(lease_end, |remaining| now.after(remaining).min(lease_end));
         let mut record = Record::new(key, Some(value.value));
         (record.times, record.version) = (Times::until(now.before(value.age), expires_at), value.version);

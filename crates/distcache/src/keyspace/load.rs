@@ -14,6 +14,9 @@ use crate::error::{Error, Overload};
 use crate::expiry::{self, Grace, Times};
 use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::net;
+use crate::node::Owner;
+use crate::promise::Rule;
+use crate::ring::NodeId;
 use crate::source::Fetched;
 use crate::spec::{Entry, Origin};
 use crate::stats::Count;
@@ -29,6 +32,13 @@ pub(super) enum Purpose {
     Fallback,
     /// The nodes disagree about the owner: the value answers who asked, nothing more.
     FallbackUnkept,
+}
+
+/// Whether the value has to come from the source, whoever else may have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Anew {
+    No,
+    Yes,
 }
 
 impl Purpose {
@@ -62,7 +72,7 @@ impl Core {
         let boarding = self.boarding(hash, self.view_seq());
         let (waiter, ticket) = self.loads.join(hash, key, boarding).map_err(|error| self.overloaded(error))?;
         if let Some(ticket) = ticket {
-            self.start_loads(vec![ticket], Purpose::Own);
+            self.start_loads_of(vec![ticket], Purpose::Own, Anew::Yes);
         }
         waiter.await
     }
@@ -96,6 +106,11 @@ impl Core {
 
     /// Starts one task that asks the source for all of these keys at once.
     pub(super) fn start_loads(self: &Arc<Self>, tickets: Vec<Ticket>, purpose: Purpose) {
+        self.start_loads_of(tickets, purpose, Anew::No);
+    }
+
+    fn start_loads_of(self: &Arc<Self>, tickets: Vec<Ticket>, purpose: Purpose, anew: Anew) {
+        self.note_fallbacks(&tickets, purpose);
         let limit = self.node.limits.loads_queued_max;
         if self.loads_queued.fetch_add(1, Relaxed) >= limit {
             self.loads_queued.fetch_sub(1, Relaxed);
@@ -108,11 +123,17 @@ impl Core {
         let (core, span) = (self.clone(), trace::load(&self.name, tickets.len()));
         self.node.spawn_work(async move {
             let _queued = Queued(core.clone());
-            core.run_loads(tickets, purpose).instrument(span).await;
+            core.run_loads(tickets, purpose, anew).instrument(span).await;
         });
     }
 
-    async fn run_loads(&self, tickets: Vec<Ticket>, purpose: Purpose) {
+    async fn run_loads(&self, mut tickets: Vec<Ticket>, purpose: Purpose, anew: Anew) {
+        if (purpose, anew) == (Purpose::Own, Anew::No) {
+            tickets = self.peek(tickets, self.begin()).await;
+        }
+        if tickets.is_empty() {
+            return;
+        }
         let definition = self.definition.load_full();
         let begun = self.begin();
         let answers = {
@@ -197,6 +218,7 @@ impl Core {
         let replaces = matches!(answer, Ok(_) | Err(Error::NotFound)) && purpose == Purpose::Own;
         let key = ticket.key().to_owned();
         ticket.land(|attached| {
+            let attached = attached || !self.node.promise.keeps(Rule::LoadFence);
             let kept = attached && self.keep(hash, record, begun, purpose);
             if attached && replaces && !kept {
                 self.store.remove(Holding::Owned, hash, &key);
@@ -239,25 +261,60 @@ impl Core {
             Purpose::Fallback => Times::until(now, expiry::end_of(lifetime, now).min(begun.at.after(definition.lease))),
             Purpose::FallbackUnkept => return None,
         };
+        if purpose == Purpose::Own {
+            // The source has answered something that is as old as the question, at least.
+            record.times.stored_at = begun.at;
+        }
         record.version = version;
         (record.epoch, record.view_seq) = (begun.epoch, begun.view_seq);
         Some(record)
     }
 
     /// Stores what a load brought; runs while the key is locked. Whether it counts from now on.
-    fn keep(&self, hash: u64, record: Option<Record>, begun: Begun, purpose: Purpose) -> bool {
+    pub(super) fn keep(&self, hash: u64, record: Option<Record>, begun: Begun, purpose: Purpose) -> bool {
         let holding = if purpose == Purpose::Own { Holding::Owned } else { Holding::Hot };
         let topology = self.node.topology();
         let validity = self.validity(&topology, hash);
         let still_ours = topology.owns(hash) == (purpose == Purpose::Own)
             && begun.view_seq >= validity.slot_since
-            && begun.epoch == validity.epoch;
+            && begun.epoch == validity.epoch
+            && !(self.holds.covers(hash, begun.at) && self.node.promise.keeps(Rule::Hold));
         match record {
             Some(record) if still_ours && record.times.expires_at > validity.now.get() => {
                 self.store.insert(holding, hash, record).is_ok()
             }
             _ => false,
         }
+    }
+}
+
+impl Core {
+    /// Before they begin: their owner may be reached again before they end.
+    fn note_fallbacks(&self, tickets: &[Ticket], purpose: Purpose) {
+        if purpose == Purpose::Fallback {
+            let (topology, mut fallbacks) = (self.node.topology(), self.fallbacks.lock());
+            for ticket in tickets {
+                if let Owner::Peer(link) = topology.owner(ticket.hash()) {
+                    fallbacks.entry(link.id()).or_default().push(ticket.hash());
+                }
+            }
+        }
+    }
+
+    /// The owner is reached again: it is asked from now on, and writes there would not be told to this node.
+    pub(crate) fn drop_fallbacks(&self, owner: NodeId) {
+        let fallbacks = self.fallbacks.lock().remove(&owner).unwrap_or_default();
+        for hash in fallbacks {
+            self.loads.detach_hash(hash, |_| self.store.remove_hash(Holding::Hot, hash));
+        }
+    }
+
+    /// Forgets copies whose lease has run out anyway: there are no more of them than loads within one.
+    pub(super) fn sweep_fallbacks(&self) {
+        self.fallbacks.lock().retain(|_, hashes| {
+            hashes.retain(|hash| self.store.holds(Holding::Hot, *hash) || self.loads.is_under_way(*hash));
+            !hashes.is_empty()
+        });
     }
 }
 

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use super::Core;
 use super::write::{Change, Write};
+use crate::builder::TIMEOUT_MAX;
 use crate::error::Error;
 use crate::flight::{Failure, Landed, Outcome};
 use crate::net::Moment;
 use crate::peer::wire::{Answer, Get, GetMany, PutEntry, Value};
+use crate::promise::Rule;
 use crate::ring::NodeId;
 use crate::spec::Origin;
 use crate::stats::{Count, HITS_PER_SAMPLE};
@@ -19,6 +21,8 @@ use crate::store::{Holding, Record};
 
 /// An answer that keeps no copy may still be on its way this long.
 const IN_TRANSIT: Duration = Duration::from_secs(1);
+/// Only where a simulation does without [`Rule::RegisterOnArrival`].
+const LATE_BOOKS: Duration = Duration::from_millis(20);
 
 /// A lease as the owner counts it: clocks run at slightly different rates, and tick in steps.
 pub(super) fn with_margin(lease: Duration) -> Duration {
@@ -63,14 +67,24 @@ impl Core {
         self.advance(get.keyspace.generation);
         let hash = self.hash(get.key);
         if !self.node.tenures.of(hash).is_mine {
-            answer(Answer::NotOwner);
+            match self.look_at_departed(hash, get.key) {
+                Some(record) => serve_record(record, self.node.clock.now(), Duration::ZERO, answer),
+                None => answer(Answer::NotOwner),
+            }
             return true;
         }
         let now = self.node.clock.now();
-        let lease = self.register(hash, from, get.wants_copy, now, Duration::ZERO);
+        let on_arrival = self.node.promise.keeps(Rule::RegisterOnArrival);
+        let mut lease = Duration::ZERO;
+        if on_arrival {
+            lease = self.register(hash, from, get.wants_copy, now, Duration::ZERO);
+        }
         let Some((record, Holding::Owned)) = self.held(hash, get.key) else {
             return false;
         };
+        if !on_arrival {
+            lease = self.register_late(hash, from, get.wants_copy);
+        }
         if self.counters.hit(Count::Served) {
             self.note_reads(hash, get.key, HITS_PER_SAMPLE);
         }
@@ -89,7 +103,7 @@ impl Core {
         if !registered && wants_copy {
             self.counters.one(Count::LeasesRefused);
         }
-        if registered { lease } else { Duration::ZERO }
+        if registered && !self.node.is_in_doubt() { lease } else { Duration::ZERO }
     }
 
     pub(crate) async fn serve_get(self: &Arc<Self>, from: NodeId, get: &Get<'_>) -> Served {
@@ -99,12 +113,30 @@ impl Core {
             return refused;
         }
         let limit = get.deadline.min(self.fetch_deadline());
-        let lease = self.register(hash, from, get.wants_copy, self.node.clock.now(), limit);
+        let on_arrival = self.node.promise.keeps(Rule::RegisterOnArrival);
+        let mut lease = Duration::ZERO;
+        if on_arrival {
+            lease = self.register(hash, from, get.wants_copy, self.node.clock.now(), limit);
+        }
         self.note_reads(hash, get.key, 1);
-        match tokio::time::timeout(limit, self.load_or_spare(hash, get.key)).await {
+        let outcome = tokio::time::timeout(limit, self.load_or_spare(hash, get.key)).await;
+        if !on_arrival {
+            lease = self.register_late(hash, from, get.wants_copy);
+        }
+        match outcome {
             Ok(outcome) => self.served(outcome, lease),
             Err(_) => Served::Failed(Error::Timeout { limit }),
         }
+    }
+
+    /// What an owner without the rule would do: the books are brought up to date when the answer is on its way already.
+    fn register_late(self: &Arc<Self>, hash: u64, from: NodeId, wants_copy: bool) -> Duration {
+        let core = self.clone();
+        self.node.spawn_work(async move {
+            tokio::time::sleep(LATE_BOOKS).await;
+            core.register(hash, from, wants_copy, core.node.clock.now(), Duration::ZERO);
+        });
+        if wants_copy { self.definition.load().lease } else { Duration::ZERO }
     }
 
     pub(crate) async fn serve_get_many(self: &Arc<Self>, from: NodeId, get: &GetMany<'_>) -> Vec<Served> {
@@ -162,7 +194,10 @@ impl Core {
     /// Whether this node answers for the key at all.
     fn serves(&self, hash: u64, key: &str) -> Result<(), Served> {
         self.check(key).map_err(Served::Failed)?;
-        if self.node.topology().owns(hash) { Ok(()) } else { Err(Served::NotOwner) }
+        if self.node.topology().owns(hash) {
+            return Ok(());
+        }
+        Err(self.look_at_departed(hash, key).map_or(Served::NotOwner, |record| self.served_departed(record)))
     }
 
     fn served(&self, outcome: Outcome, lease: Duration) -> Served {
@@ -186,9 +221,15 @@ impl Core {
         self.serve_writes(writes.collect()).await
     }
 
-    pub(crate) async fn serve_delete(self: &Arc<Self>, generation: u64, keys: &[&str]) -> Vec<Option<Error>> {
+    pub(crate) async fn serve_delete(
+        self: &Arc<Self>,
+        generation: u64,
+        keys: &[&str],
+        hold: Duration,
+    ) -> Vec<Option<Error>> {
         self.advance(generation);
-        self.serve_writes(keys.iter().map(|key| Ok((*key, Change::Delete))).collect()).await
+        let change = Change::Delete { hold: hold.min(TIMEOUT_MAX) };
+        self.serve_writes(keys.iter().map(|key| Ok((*key, change))).collect()).await
     }
 
     /// Writes what passes this node's own limits, which the sender's need not be.
@@ -209,10 +250,31 @@ impl Core {
         self.warm(keys.iter().map(|key| (*key).to_owned()));
     }
 
-    pub(crate) fn serve_invalidate(&self, generation: u64, keys: &[&str]) {
+    /// Drops whatever is here under these keys. A node that takes itself for their owner tells those who hold them by its leave,
+    /// once: of what was passed on already nothing is passed on again.
+    pub(crate) fn serve_invalidate(self: &Arc<Self>, from: NodeId, generation: u64, hashes: &[u64], is_relayed: bool) {
         self.advance(generation);
-        self.counters.add(Count::InvalidationsReceived, keys.len() as u64);
-        keys.iter().for_each(|key| self.drop_copy(self.hash(key), key));
+        self.counters.add(Count::InvalidationsReceived, hashes.len() as u64);
+        let mut owned = Vec::new();
+        for &hash in hashes {
+            self.drop_hash(hash);
+            if self.node.tenures.of(hash).is_mine {
+                owned.push(hash);
+            }
+        }
+        if !is_relayed && !owned.is_empty() {
+            let core = self.clone();
+            self.node.spawn_work(async move { core.relay(owned, from).await });
+        }
+    }
+
+    fn drop_hash(&self, hash: u64) {
+        if self.node.promise.keeps(Rule::FetchDetach) {
+            self.fetches.detach_hash(hash, |_| self.store.remove_hash(Holding::Hot, hash));
+        } else {
+            self.fetches.locked(hash, || self.store.remove_hash(Holding::Hot, hash));
+        }
+        self.loads.detach_hash(hash, |_| self.store.remove_hash(Holding::Owned, hash));
     }
 
     pub(crate) async fn serve_refresh(self: &Arc<Self>, key: &str, deadline: Duration) -> Served {

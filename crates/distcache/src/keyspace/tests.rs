@@ -18,6 +18,9 @@ use crate::net::{Clock, TcpListener};
 use crate::node::NodeParts;
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
+use crate::promise::Promise;
+use crate::ring::NodeId;
+use crate::spec::DeleteOptions;
 use crate::trace::Traces;
 use crate::trust::Gate;
 use crate::trust::handshake::{Hello, Topic};
@@ -63,6 +66,7 @@ async fn puppet_with(name: &str, source: &Counting, hop_budget: Duration) -> Pup
         clock: Clock::Kernel,
         tasks: tasks.clone(),
         runtime: Handle::current(),
+        reached: tokio::sync::mpsc::unbounded_channel().0,
     };
     let parts = NodeParts {
         name: name.into(),
@@ -72,6 +76,7 @@ async fn puppet_with(name: &str, source: &Counting, hop_budget: Duration) -> Pup
         clustered: true,
         link_settings,
         traces: Traces::default(),
+        promise: Promise::default(),
         stop: stop.clone(),
     };
     let node = Arc::new(Node::new(parts));
@@ -152,7 +157,7 @@ async fn a_peer_that_is_connected_but_hangs_costs_one_hop_budget_and_then_nothin
         get(&a, &format!("k{n}")).await.unwrap();
     }
     assert!(asked.elapsed() < HOP_BUDGET, "the ejected peer is not asked again: {:?}", asked.elapsed());
-    let deleted = a.core.delete("k1").await.unwrap_err();
+    let deleted = a.core.delete("k1", DeleteOptions::new()).await.unwrap_err();
     assert!(matches!(&deleted, Error::PeerUnavailable { peer, .. } if peer == "b"), "{deleted}");
 }
 
@@ -184,7 +189,7 @@ async fn a_fallback_load_overtaken_by_an_invalidation_is_not_kept() {
     let hash = a.core.hash("k");
     let boarding = a.core.boarding(hash, a.core.view_seq());
     let (_waiter, ticket) = a.core.loads.join(hash, "k", boarding).unwrap();
-    a.core.serve_invalidate(0, &["k"]);
+    a.core.serve_invalidate(NodeId(7), 0, &[a.core.hash("k")], false);
     ticket.unwrap().land(|attached| {
         assert!(!attached);
         Err(Failure::Abandoned)

@@ -55,9 +55,10 @@ impl Core {
         self.warm(keys.iter().filter(|key| self.node.topology().owns(self.hash(key))).cloned());
     }
 
-    /// Slots may have changed hands since `before`: names what was hot here to its new owner, and loads what is hot here and
-    /// ours now.
+    /// Slots may have changed hands since `before`: tells what was written and hands over what is here of those that left, names
+    /// what was hot in them, and loads what is hot here and ours now.
     pub(crate) fn follow(self: &Arc<Self>, before: &Topology) {
+        self.tell_next_owners(before);
         let topology = self.node.topology();
         let (mut ours, mut theirs) = (Vec::new(), ByPeer::default());
         for HotKey { key, .. } in self.hottest(usize::MAX) {
@@ -71,28 +72,16 @@ impl Core {
         drop(topology);
         self.warm(ours);
         self.warm_named_keys();
-        if !theirs.is_empty() {
-            let core = self.clone();
-            self.node.spawn_work(async move { core.offer(theirs).await });
-        }
-    }
-
-    /// Names what is hot here to those who will own it once this node has left.
-    pub(crate) async fn offer_before_leaving(self: &Arc<Self>) {
-        let mut theirs = ByPeer::default();
-        {
-            let topology = self.node.topology();
-            let placed = topology.placement.placed().iter().filter(|placed| placed.member.id != self.node.id);
-            let next = topology.placement.next(placed.copied().collect(), self.node.clock.now());
-            for HotKey { key, .. } in self.hottest(usize::MAX) {
-                let hash = self.hash(&key);
-                let heir = next.owner(hash).and_then(|index| topology.link(next.placed()[index].member.id));
-                if let (true, Some(link)) = (topology.owns(hash), heir) {
-                    theirs.push(link, key);
-                }
+        // A node that leaves does it itself, before it says farewell.
+        let hands_over = !self.node.is_draining();
+        let core = self.clone();
+        self.node.spawn_work(async move {
+            if hands_over {
+                core.hand_over().await;
             }
-        }
-        self.offer(theirs).await;
+            // Of what is not here, a name is better than nothing.
+            core.offer(theirs).await;
+        });
     }
 
     async fn offer(&self, keys: ByPeer<String>) {

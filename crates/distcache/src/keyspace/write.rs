@@ -17,15 +17,18 @@ use tracing::Instrument;
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::serve::with_margin;
 use super::{Core, Route};
-use crate::error::{Error, Unreached};
+use crate::builder::TIMEOUT_MAX;
+use crate::error::{Error, Overload, Unreached};
 use crate::expiry::{self, Grace, Times};
 use crate::flight::Failure;
-use crate::lease::Held;
-use crate::net::{self, Moment};
+use crate::lease::{Held, Holder};
+use crate::net;
 use crate::node::INVALIDATION_WAIT;
 use crate::peer::link::Link;
 use crate::peer::wire::{PutEntry, Request, Response};
-use crate::spec::{Entry, PutOptions};
+use crate::promise::Rule;
+use crate::ring::NodeId;
+use crate::spec::{DeleteOptions, Entry, PutOptions};
 use crate::stats::{Count, Took};
 use crate::store::{Holding, Record};
 use crate::trace;
@@ -47,7 +50,13 @@ pub(super) struct Write<'a> {
 #[derive(Clone, Copy)]
 pub(super) enum Change<'a> {
     Put { value: &'a [u8], ttl: Option<Duration> },
-    Delete,
+    Delete { hold: Duration },
+}
+
+impl Change<'_> {
+    fn delete(options: DeleteOptions) -> Self {
+        Self::Delete { hold: options.hold.min(TIMEOUT_MAX) }
+    }
 }
 
 impl Write<'_> {
@@ -67,9 +76,9 @@ impl Core {
         outcome
     }
 
-    pub(super) async fn delete(self: &Arc<Self>, key: &str) -> Result<(), Error> {
+    pub(super) async fn delete(self: &Arc<Self>, key: &str, options: DeleteOptions) -> Result<(), Error> {
         self.check(key)?;
-        self.write_one(Write { hash: self.hash(key), key, change: Change::Delete }).await
+        self.write_one(Write { hash: self.hash(key), key, change: Change::delete(options) }).await
     }
 
     pub(super) async fn put_many(self: &Arc<Self>, entries: Vec<(String, Bytes)>) -> Result<(), Error> {
@@ -92,13 +101,14 @@ impl Core {
         outcome
     }
 
-    pub(super) async fn delete_many(self: &Arc<Self>, keys: &[&str]) -> Result<(), Error> {
+    pub(super) async fn delete_many(self: &Arc<Self>, keys: &[&str], options: DeleteOptions) -> Result<(), Error> {
         self.check_defined()?;
         self.check_batch(keys.len())?;
         for key in keys {
             self.counted(self.node.limits.check_key(key))?;
         }
-        let writes = keys.iter().map(|key| Write { hash: self.hash(key), key, change: Change::Delete });
+        let change = Change::delete(options);
+        let writes = keys.iter().map(|key| Write { hash: self.hash(key), key, change });
         self.write_many(writes.collect()).await
     }
 
@@ -170,7 +180,7 @@ impl Core {
     pub(super) async fn write_here(self: &Arc<Self>, writes: &[Write<'_>]) -> Vec<Option<Error>> {
         let errors: Vec<Option<Error>> = writes.iter().map(|write| self.change(write).err()).collect();
         let changed = writes.iter().zip(&errors).filter(|(_, error)| error.is_none());
-        self.invalidate(changed.map(|(write, _)| (write.hash, write.key)).collect()).await;
+        self.invalidate(changed.map(|(write, _)| write.hash).collect()).await;
         errors
     }
 
@@ -178,28 +188,48 @@ impl Core {
     fn change(&self, write: &Write<'_>) -> Result<(), Error> {
         let record = match write.change {
             Change::Put { value, ttl } => Some(self.put_record(write.key, value, ttl)?),
-            Change::Delete => None,
+            Change::Delete { .. } => None,
         };
-        self.loads.detach(write.hash, write.key, || {
+        let step = || {
             let topology = self.node.topology();
             if !topology.owns(write.hash) {
                 return Err(Error::NotOwner { peer: self.owner_name(write.hash) });
             }
-            match record {
-                Some(mut record) => {
-                    record.view_seq = topology.placement.seq();
-                    record.epoch = self.epoch.load(Ordering::Acquire);
-                    let len = write.frame_bytes() - ENTRY_FRAME_BYTES;
-                    let stored = self.store.insert(Holding::Owned, write.hash, record);
-                    stored.inspect(|()| self.counters.one(Count::Puts)).map_err(|max| Error::ValueTooLarge { len, max })
+            let seq = topology.placement.seq();
+            let mut counts_from = self.node.clock.now();
+            match (record, write.change) {
+                (Some(record), _) => self.change_to(write, record, seq)?,
+                (None, Change::Delete { hold }) => {
+                    self.remove_and_hold(write, hold)?;
+                    counts_from = counts_from.after(hold);
                 }
-                None => {
-                    self.counters.one(Count::Deletes);
-                    self.store.remove(Holding::Owned, write.hash, write.key);
-                    Ok(())
-                }
+                (None, Change::Put { .. }) => {}
             }
-        })
+            self.changes.note(write.hash, counts_from, seq);
+            Ok(())
+        };
+        match self.node.promise.keeps(Rule::Detach) {
+            true => self.loads.detach(write.hash, write.key, step),
+            false => self.loads.locked(write.hash, step),
+        }
+    }
+
+    fn change_to(&self, write: &Write<'_>, mut record: Record, seq: u32) -> Result<(), Error> {
+        (record.view_seq, record.epoch) = (seq, self.epoch.load(Ordering::Acquire));
+        let len = write.frame_bytes() - ENTRY_FRAME_BYTES;
+        let stored = self.store.insert(Holding::Owned, write.hash, record);
+        stored.inspect(|()| self.counters.one(Count::Puts)).map_err(|max| Error::ValueTooLarge { len, max })
+    }
+
+    fn remove_and_hold(&self, write: &Write<'_>, hold: Duration) -> Result<(), Error> {
+        let limit = self.node.limits.holds_max;
+        if !hold.is_zero() && !self.holds.hold(write.hash, self.node.clock.now().after(hold)) {
+            self.counters.one(Count::Overloads);
+            return Err(Error::Overloaded { what: Overload::Holds, limit });
+        }
+        self.counters.one(Count::Deletes);
+        self.store.remove(Holding::Owned, write.hash, write.key);
+        Ok(())
     }
 
     /// The record of a put; a value that does not fit is refused before anything is touched.
@@ -239,14 +269,15 @@ impl Core {
         let keyspace = self.named();
         let entries = writes.iter().filter_map(|write| match write.change {
             Change::Put { value, ttl } => Some(PutEntry { key: write.key, value, ttl }),
-            Change::Delete => None,
+            Change::Delete { .. } => None,
         });
         let entries: Vec<_> = entries.collect();
-        // A call puts or deletes, never both.
-        let request = if entries.is_empty() {
-            Request::Delete { keyspace, keys: writes.iter().map(|write| write.key).collect() }
-        } else {
-            Request::Put { keyspace, entries }
+        // A call puts or deletes, never both, and holds all keys for the same time.
+        let request = match writes.first().map(|write| write.change) {
+            Some(Change::Delete { hold }) => {
+                Request::Delete { keyspace, keys: writes.iter().map(|write| write.key).collect(), hold }
+            }
+            _ => Request::Put { keyspace, entries },
         };
         let read = |response: Response<'_>| match response {
             Response::Written(errors) => Some(Ok(errors)),
@@ -274,58 +305,86 @@ impl Core {
 
     /// Tells the holders of these keys to drop them; waits a moment for their word. Those that cannot be told run into their
     /// lease. Told by a task of the engine: a caller that goes away leaves nobody untold.
-    async fn invalidate(self: &Arc<Self>, keys: Vec<(u64, &str)>) {
-        let told = self.to_be_told(&keys);
+    async fn invalidate(self: &Arc<Self>, hashes: Vec<u64>) {
+        let told = self.holders_of(&hashes, None);
         if told.is_empty() {
             return;
         }
         let core = self.clone();
-        let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
-        self.node
-            .work_done(async move {
-                let tell = told.into_groups().flat_map(|(link, copies)| {
-                    let frames = split(copies, room, |copy| copy.key.len() + ENTRY_FRAME_BYTES);
-                    frames.into_iter().map(move |copies| (link.clone(), copies))
-                });
-                join_all(tell.map(|(link, copies)| core.send_invalidation(link, copies))).await;
-            })
-            .await;
+        let telling = async move { core.send_invalidations(told, false).await };
+        match self.node.promise.keeps(Rule::AwaitAcks) {
+            true => drop(self.node.work_done(telling).await),
+            false => self.node.spawn_work(telling),
+        }
     }
 
-    fn to_be_told(&self, keys: &[(u64, &str)]) -> ByPeer<Copy> {
+    /// Whom to tell of a change of these keys; nobody is told what it told us.
+    pub(super) fn holders_of(&self, hashes: &[u64], but: Option<NodeId>) -> ByPeer<Copy> {
         let mut told = ByPeer::default();
         let (topology, now) = (self.node.topology(), self.node.clock.now());
         let lease = with_margin(self.definition.load().lease);
-        for &(hash, key) in keys {
+        for &hash in hashes {
             // The slot's last owner may have given leases that nobody here knows of.
-            let is_young = topology.placement.is_young(hash, now, lease);
+            let is_young =
+                topology.placement.is_young(hash, now, lease) && self.node.promise.keeps(Rule::AllWhileYoung);
             match self.leases.holders(hash, now) {
                 Held::Nodes(nodes) if !is_young => {
-                    for (node, until) in nodes {
-                        let link = topology.link(node);
-                        link.inspect(|link| told.push(link, Copy { hash, key: key.into(), until: Some(until) }));
+                    for holder in nodes.into_iter().filter(|holder| Some(holder.node) != but) {
+                        let link = topology.link(holder.node);
+                        link.inspect(|link| told.push(link, Copy { hash, holder: Some(holder) }));
                     }
                 }
-                _ => topology.links().for_each(|link| told.push(link, Copy { hash, key: key.into(), until: None })),
+                _ => {
+                    let others = topology.links().filter(|link| Some(link.id()) != but);
+                    others.for_each(|link| told.push(link, Copy { hash, holder: None }));
+                }
             }
         }
         told
     }
 
-    async fn send_invalidation(&self, link: Arc<Link>, copies: Vec<Copy>) {
+    /// In as few requests as frames allow, all at once.
+    pub(super) async fn send_invalidations(&self, told: ByPeer<Copy>, is_relayed: bool) {
+        let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
+        let tell = told.into_groups().flat_map(|(link, copies)| {
+            let frames = split(copies, room, |_| size_of::<u64>());
+            frames.into_iter().map(move |copies| (link.clone(), copies))
+        });
+        join_all(tell.map(|(link, copies)| self.send_invalidation(link, copies, is_relayed))).await;
+    }
+
+    async fn send_invalidation(&self, link: Arc<Link>, copies: Vec<Copy>, is_relayed: bool) {
         self.counters.add(Count::InvalidationsSent, copies.len() as u64);
-        let keys = copies.iter().map(|copy| copy.key.as_str()).collect();
-        let request = Request::Invalidate { keyspace: self.named(), keys };
+        let hashes = copies.iter().map(|copy| copy.hash).collect();
+        let request = Request::Invalidate { keyspace: self.named(), hashes, is_relayed };
         let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
         match link.call(request, INVALIDATION_WAIT, done).await {
             Ok(()) => {
-                let named = copies.iter().filter_map(|copy| Some((copy.hash, copy.until?)));
-                named.for_each(|(hash, until)| self.leases.confirm(hash, link.id(), until));
+                let named = copies.iter().filter_map(|copy| Some((copy.hash, copy.holder?)));
+                named.for_each(|(hash, holder)| self.leases.confirm(hash, holder));
             }
             Err(error) => {
                 tracing::debug!(keyspace = self.name, peer = link.name(), %error, "an invalidation was not confirmed");
+                let lease = self.node.clock.now().after(with_margin(self.definition.load().lease));
+                let missed = copies.iter().map(|copy| (copy.hash, copy.holder.map_or(lease, |holder| holder.until)));
+                self.missed.note(link.id(), missed);
             }
         }
+    }
+
+    /// Tells a peer that is reached again what it missed, as far as its leases may still run.
+    pub(crate) fn tell_missed(self: &Arc<Self>, peer: NodeId) {
+        let missed = self.missed.take(peer, self.node.clock.now());
+        let Some(link) = self.node.topology().link(peer).cloned() else { return };
+        if missed.is_empty() {
+            return;
+        }
+        let mut told = ByPeer::default();
+        for (hash, _) in missed {
+            told.push(&link, Copy { hash, holder: None });
+        }
+        let core = self.clone();
+        self.node.spawn_work(async move { core.send_invalidations(told, false).await });
     }
 
     fn count_overload(&self, error: &Error) {
@@ -386,7 +445,7 @@ impl Core {
         let outcome = self.load_anew(hash, key).await;
         let changed = matches!(&outcome, Ok(_) | Err(Failure::Answered(Error::NotFound)));
         if changed {
-            self.invalidate(vec![(hash, key)]).await;
+            self.invalidate(vec![hash]).await;
         }
         match outcome {
             Ok(landed) => Ok(landed.entry),
@@ -397,9 +456,8 @@ impl Core {
     }
 }
 
-/// A copy that a node may hold; `until` names the lease, where it is known.
-struct Copy {
+/// A copy that a node may hold, and by which lease, where that is known.
+pub(super) struct Copy {
     hash: u64,
-    key: String,
-    until: Option<Moment>,
+    holder: Option<Holder>,
 }

@@ -15,7 +15,8 @@ use crate::limits::Limits;
 use crate::net::Clock;
 use crate::node::NodeParts;
 use crate::peer::link::LinkSettings;
-use crate::peer::wire::{Get, GetMany, LENGTH_BYTES, PutEntry, RequestId};
+use crate::peer::wire::{Get, GetMany, HandedOver, LENGTH_BYTES, Lost, PutEntry, RequestId, Told, ToldChange};
+use crate::promise::Promise;
 use crate::spec::KeyspaceSettings;
 use crate::trace::{Traceparent, Traces};
 use crate::trust::handshake::{Hello, Topic};
@@ -58,6 +59,7 @@ static NODE: LazyLock<Arc<Node>> = LazyLock::new(|| {
         clock: Clock::Kernel,
         tasks: TaskTracker::new(),
         runtime: RUNTIME.handle().clone(),
+        reached: tokio::sync::mpsc::unbounded_channel().0,
     };
     let node = Node::new(NodeParts {
         name: "a".into(),
@@ -67,6 +69,7 @@ static NODE: LazyLock<Arc<Node>> = LazyLock::new(|| {
         clustered: true,
         link_settings,
         traces: Traces::default(),
+        promise: Promise::default(),
         stop: CancellationToken::new(),
     });
     node.adopt(vec![Peer::alone("a".into(), 100)]);
@@ -110,7 +113,8 @@ fn keep_the_laws(said: [Registry; 3]) {
 fn take_in(said: [&[u8]; 3], generation: u64) {
     let keyspaces = keyspaces();
     said.iter().for_each(|bytes| keyspaces.merge(bytes));
-    let invalidate = Request::Invalidate { keyspace: Named { name: NAME, generation, trace: None }, keys: Vec::new() };
+    let keyspace = Named { name: NAME, generation, trace: None };
+    let invalidate = Request::Invalidate { keyspace, hashes: Vec::new(), is_relayed: false };
     assert!(keyspaces.serve_at_once(PEER, &invalidate, &mut |_| ()));
     let known = keyspaces.export();
     keyspaces.merge(&known);
@@ -187,6 +191,10 @@ fn serve_seeds() -> Vec<Seed> {
     let traced = Named { trace: Traceparent::new([7; 16], [9; 8], 1), ..keyspace };
     let deadline = Duration::from_secs(1);
     let get = |key| Request::Get(Get { keyspace, key, wants_copy: true, deadline });
+    let delete = |keyspace, key| Request::Delete { keyspace, keys: vec![key], hold: deadline };
+    let handed_over = HandedOver { key: "a", value: b"a value", age: deadline, remaining: Some(deadline) };
+    let changes = vec![ToldChange { hash: 7, age: deadline, hold: deadline }];
+    let told = Told { changes, lost: Some(Lost { age: deadline, slots: &[255; 8] }) };
     let put = |key, ttl| Request::Put { keyspace, entries: vec![PutEntry { key, value: b"a value", ttl }] };
     let names: Vec<String> = (0..200).map(|n| format!("a key of some length, number {n}")).collect();
     let many = |keys: &[&'static str]| Request::GetMany {
@@ -197,18 +205,18 @@ fn serve_seeds() -> Vec<Seed> {
     vec![
         seed("get-twice", &[get("a"), get("a")]),
         seed("get-failing", &[get("u"), get("f"), get("n"), get("s"), get("")]),
-        seed("put-get-delete", &[put("a", Some(deadline)), get("a"), Request::Delete { keyspace, keys: vec!["a"] }]),
+        seed("put-get-delete", &[put("a", Some(deadline)), get("a"), delete(keyspace, "a")]),
         seed("put-for-ever", &[put("a", Some(Duration::MAX)), put("b", Some(Duration::ZERO)), get("b")]),
         seed("get-many", &[put("a", None), many(&["a", "b", "n", "u", "f", "s", ""])]),
         seed("get-too-many", &[Request::GetMany { get: crowd }]),
         seed("refresh", &[put("a", None), Request::Refresh { keyspace, key: "a", deadline }, get("a")]),
-        seed("traced", &[Request::Delete { keyspace: traced, keys: vec!["a"] }, get("a")]),
-        seed("invalidate", &[get("a"), Request::Invalidate { keyspace, keys: vec!["a"] }]),
+        seed("traced", &[delete(traced, "a"), get("a")]),
+        seed("invalidate", &[get("a"), Request::Invalidate { keyspace, hashes: vec![7], is_relayed: false }]),
+        seed("peek", &[get("a"), Request::Peek { keyspace, keys: vec!["a"] }]),
+        seed("hand-over", &[Request::HandOver { keyspace, entries: vec![handed_over] }, get("a")]),
+        seed("tell", &[get("a"), Request::Tell { keyspace, told }, Request::Part]),
         seed("registry", &[Request::Registry(&[0]), Request::Ping, Request::Cancel]),
-        seed(
-            "no-keyspace",
-            &[Request::Delete { keyspace: Named { name: "nothing", generation: 9, trace: None }, keys: vec![] }],
-        ),
+        seed("no-keyspace", &[delete(Named { name: "nothing", generation: 9, trace: None }, "a")]),
     ]
 }
 

@@ -130,6 +130,7 @@ impl Connection {
     pub(crate) async fn until_room(&self) {
         loop {
             tokio::select! {
+                biased;
                 () = self.outbox.until_drained() => {}
                 () = self.closed.cancelled() => return,
             }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -36,6 +36,8 @@ pub(crate) struct LinkSettings {
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) runtime: Handle,
+    /// Told of each peer that a connection to has been made.
+    pub(crate) reached: mpsc::UnboundedSender<NodeId>,
 }
 
 pub(crate) struct Link {
@@ -206,6 +208,7 @@ impl Link {
         let settings = &self.settings;
         let greeting = settings.gate.connect(self.addr, Some(&self.name), &settings.hello, settings.hop_budget);
         let connected = tokio::select! {
+            biased;
             connected = greeting => connected.and_then(|guest| self.expected(guest)),
             () = self.closed.cancelled() => return Err(PeerFailure::NotConnected),
         };
@@ -251,6 +254,8 @@ impl Link {
             }
         }
         self.connection.store(Some(connection.clone()));
+        // Nobody listens in a node that stops.
+        let _ = settings.reached.send(self.id);
         connection
     }
 
@@ -265,6 +270,7 @@ impl Link {
             let mut pause = PROBE_PAUSE;
             while !link.closed.is_cancelled() {
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(pause) => {}
                     () = link.closed.cancelled() => return,
                 }

@@ -111,6 +111,7 @@ impl<S: Serve> Server<S> {
         let places = Arc::new(Semaphore::new(self.limits.peer_connections_max));
         loop {
             let accepted = tokio::select! {
+                biased;
                 accepted = listener.accept() => accepted,
                 () = self.stop.cancelled() => return,
             };
@@ -127,6 +128,7 @@ impl<S: Serve> Server<S> {
             self.tasks.spawn(async move {
                 let greeting = visitor.unless_shown_out(server.greet(stream, addr, places));
                 let greeted = tokio::select! {
+                    biased;
                     greeted = greeting => greeted,
                     () = server.stop.cancelled() => return,
                 };
@@ -200,6 +202,7 @@ impl<S: Serve> Server<S> {
             work: self.work.clone(),
         };
         let outcome = tokio::select! {
+            biased;
             ended = session.read(read, self.limits.frame_bytes_max()) => ended,
             ended = session.answers.outbox.write_to(&mut write, || session.under_way.load(Relaxed) > 1) => ended,
             () = self.stop.cancelled() => Ok(()),

@@ -16,10 +16,12 @@ use crate::trace::Traceparent;
 mod errors;
 #[cfg(feature = "fuzz-internals")]
 pub(crate) mod fuzz;
+mod moving;
 #[cfg(any(test, feature = "fuzz-internals"))]
 mod samples;
 
 use errors::put_error;
+pub(crate) use moving::{HandedOver, Lost, Parted, Told, ToldChange};
 
 /// Bytes in front of every frame's payload.
 pub(crate) const LENGTH_BYTES: usize = 4;
@@ -51,10 +53,15 @@ pub(crate) enum Request<'a> {
     Delete {
         keyspace: Named<'a>,
         keys: Vec<&'a str>,
+        /// Loads that begin within it are not kept.
+        hold: Duration,
     },
+    /// Hashes of keys under which nothing counts any more that was there before.
     Invalidate {
         keyspace: Named<'a>,
-        keys: Vec<&'a str>,
+        hashes: Vec<u64>,
+        /// Passed on by somebody who had it passed to him: it goes no further.
+        is_relayed: bool,
     },
     Refresh {
         keyspace: Named<'a>,
@@ -66,6 +73,23 @@ pub(crate) enum Request<'a> {
         keyspace: Named<'a>,
         keys: Vec<&'a str>,
     },
+    /// What the last owner of these keys has of them, for who owns them now.
+    Peek {
+        keyspace: Named<'a>,
+        keys: Vec<&'a str>,
+    },
+    /// Entries for who owns them now.
+    HandOver {
+        keyspace: Named<'a>,
+        entries: Vec<HandedOver<'a>>,
+    },
+    /// What was written elsewhere while the receiver may have owned the same keys.
+    Tell {
+        keyspace: Named<'a>,
+        told: Told<'a>,
+    },
+    /// Whether the asker owns keys in this node's view; and, of those that it owns, all that was written here.
+    Part,
     /// What the sender knows of the cluster's keyspaces.
     Registry(&'a [u8]),
     /// The asker no longer waits for this answer.
@@ -111,12 +135,14 @@ pub(crate) struct PutEntry<'a> {
 pub(crate) enum Response<'a> {
     /// To `Get` and `Refresh`.
     One(Answer<'a>),
-    /// To `GetMany`, in the order of its keys.
+    /// To `GetMany` and `Peek`, in the order of its keys.
     Many(Vec<Answer<'a>>),
     /// To `Put` and `Delete`: per key, `None` where it took effect.
     Written(Vec<Option<Error>>),
-    /// To `Invalidate`, `Warm` and `Ping`.
+    /// To `Invalidate`, `Warm`, `HandOver`, `Tell` and `Ping`.
     Done,
+    /// To `Part`.
+    Parted(Parted),
     /// To `Registry`: what the answerer knows after taking in what it was sent.
     Registry(&'a [u8]),
     /// The question itself was refused.
@@ -156,14 +182,18 @@ mod op {
     pub(super) const REGISTRY: u8 = 7;
     pub(super) const CANCEL: u8 = 8;
     pub(super) const PING: u8 = 9;
-    // 10 and 11 are kept for PEEK and HANDOVER.
+    pub(super) const PEEK: u8 = 10;
+    pub(super) const HAND_OVER: u8 = 11;
     pub(super) const WARM: u8 = 12;
+    pub(super) const TELL: u8 = 13;
+    pub(super) const PART: u8 = 14;
     pub(super) const ONE: u8 = 129;
     pub(super) const MANY: u8 = 130;
     pub(super) const WRITTEN: u8 = 131;
     pub(super) const DONE: u8 = 132;
     pub(super) const REGISTRY_IS: u8 = 133;
     pub(super) const REFUSED: u8 = 134;
+    pub(super) const PARTED: u8 = 135;
 }
 
 mod answer {
@@ -248,8 +278,25 @@ impl Request<'_> {
                     put_bytes(out, entry.value);
                 });
             }),
-            Self::Delete { keyspace, keys } => frame(out, op::DELETE, id, |out| put_keys(out, keyspace, keys)),
-            Self::Invalidate { keyspace, keys } => frame(out, op::INVALIDATE, id, |out| put_keys(out, keyspace, keys)),
+            Self::Delete { keyspace, keys, hold } => frame(out, op::DELETE, id, |out| {
+                put_keys(out, keyspace, keys);
+                put_duration(out, *hold);
+            }),
+            Self::Invalidate { keyspace, hashes, is_relayed } => frame(out, op::INVALIDATE, id, |out| {
+                keyspace.encode(out);
+                out.put_u8((*is_relayed).into());
+                put_list(out, hashes, |out, hash| out.put_u64(*hash));
+            }),
+            Self::Peek { keyspace, keys } => frame(out, op::PEEK, id, |out| put_keys(out, keyspace, keys)),
+            Self::HandOver { keyspace, entries } => frame(out, op::HAND_OVER, id, |out| {
+                keyspace.encode(out);
+                put_list(out, entries, |out, entry| entry.encode(out));
+            }),
+            Self::Tell { keyspace, told } => frame(out, op::TELL, id, |out| {
+                keyspace.encode(out);
+                told.encode(out);
+            }),
+            Self::Part => frame(out, op::PART, id, |_| ()),
             Self::Warm { keyspace, keys } => frame(out, op::WARM, id, |out| put_keys(out, keyspace, keys)),
             Self::Refresh { keyspace, key, deadline } => frame(out, op::REFRESH, id, |out| {
                 keyspace.encode(out);
@@ -288,8 +335,18 @@ impl<'a> Request<'a> {
                     .list(|input| Ok(PutEntry { key: input.text()?, ttl: input.lifetime()?, value: input.bytes()? }))?;
                 Self::Put { keyspace, entries }
             }
-            op::DELETE => Self::Delete { keyspace: input.named()?, keys: input.list(Input::text)? },
-            op::INVALIDATE => Self::Invalidate { keyspace: input.named()?, keys: input.list(Input::text)? },
+            op::DELETE => {
+                Self::Delete { keyspace: input.named()?, keys: input.list(Input::text)?, hold: input.duration()? }
+            }
+            op::INVALIDATE => Self::Invalidate {
+                keyspace: input.named()?,
+                is_relayed: input.u8()? != 0,
+                hashes: input.list(Input::u64)?,
+            },
+            op::PEEK => Self::Peek { keyspace: input.named()?, keys: input.list(Input::text)? },
+            op::HAND_OVER => Self::HandOver { keyspace: input.named()?, entries: input.list(HandedOver::decode)? },
+            op::TELL => Self::Tell { keyspace: input.named()?, told: Told::decode(&mut input)? },
+            op::PART => Self::Part,
             op::WARM => Self::Warm { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::REFRESH => {
                 let (keyspace, deadline) = (input.named()?, input.duration()?);
@@ -327,6 +384,7 @@ impl Response<'_> {
                 });
             }),
             Self::Done => frame(out, op::DONE, id, |_| ()),
+            Self::Parted(parted) => frame(out, op::PARTED, id, |out| parted.encode(out)),
             Self::Registry(state) => frame(out, op::REGISTRY_IS, id, |out| out.put_slice(state)),
             Self::Refused(error) => frame(out, op::REFUSED, id, |out| put_error(out, error)),
         }
@@ -345,6 +403,7 @@ impl<'a> Response<'a> {
                 _ => input.error().map(Some),
             })?),
             op::DONE => Self::Done,
+            op::PARTED => Self::Parted(Parted::decode(&mut input)?),
             op::REGISTRY_IS => Self::Registry(input.rest()),
             op::REFUSED => Self::Refused(input.error()?),
             _ => return Err(WireError("an unknown opcode")),

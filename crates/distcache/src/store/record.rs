@@ -58,7 +58,7 @@ impl Record {
     }
 
     #[inline]
-    pub(super) fn key(&self) -> &[u8] {
+    pub(crate) fn key(&self) -> &[u8] {
         &self.data[..self.key_len as usize]
     }
 

@@ -72,11 +72,13 @@ async fn each_named_key_is_loaded_once_by_its_owner() {
     let of_second =
         keys_of(&nodes, 1).take_while(|key| key.len() <= 6 && key[4..].parse::<u32>().unwrap() < 30).count();
     eventually("the second has its share", || things(&nodes[1]).stats().entries == of_second as u64).await;
-    assert_eq!(source.loads(), 30 + of_second as u64);
+    // What is not there yet when it is wanted is loaded, once more.
+    let loads = source.loads();
+    assert!(loads <= 30 + of_second as u64, "{loads} for {of_second} that moved");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_joins_is_told_what_was_hot_and_warms_the_right_node() {
+async fn who_joins_is_handed_what_was_hot_and_no_other_node_is() {
     let source = Source::new();
     source.answer(|key| Ok(Fetched::new(value_of(key))));
     let plan = Plan::new(&source);
@@ -93,12 +95,12 @@ async fn who_joins_is_told_what_was_hot_and_warms_the_right_node() {
     assert!(moved.len() > 10, "{moved:?}");
     eventually("the newcomer has what was hot", || moved.iter().all(|key| things(&nodes[2]).cached(key).is_some()))
         .await;
-    assert_eq!(source.loads(), 100 + moved.len() as u64, "nobody else loaded anything");
-    assert_eq!(things(&nodes[2]).stats().warmed, moved.len() as u64);
+    assert_eq!(source.loads(), 100, "the values came with the names");
+    assert_eq!(things(&nodes[2]).stats().taken_over, moved.len() as u64);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_leaves_names_what_was_hot_to_its_heirs() {
+async fn who_leaves_hands_what_was_hot_to_its_heirs() {
     let source = Source::new();
     let nodes = cluster(2, &source).await;
     let keys: Vec<String> = keys_of(&nodes, 1).take(20).collect();
@@ -107,4 +109,5 @@ async fn who_leaves_names_what_was_hot_to_its_heirs() {
     }
     nodes[1].shutdown(Duration::from_secs(5)).await;
     eventually("the heir has what was hot", || keys.iter().all(|key| things(&nodes[0]).cached(key).is_some())).await;
+    assert_eq!(source.loads(), 20, "and has loaded nothing");
 }

@@ -16,6 +16,7 @@ mod keyspaces;
 mod latencies;
 mod logbook;
 mod many;
+mod moving;
 mod reads;
 mod stale;
 mod traces;

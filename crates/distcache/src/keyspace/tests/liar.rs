@@ -91,7 +91,12 @@ async fn lie(listener: TcpListener, gate: Arc<Gate>, mut lies: mpsc::Receiver<(u
             }
         };
         if let ControlFlow::Continue(id) = asked {
-            let Some((which, damage)) = lies.recv().await else { return };
+            // Who heard from a node that it is not the owner asks again by itself: to that there is nothing to say.
+            let (which, damage) = match lies.try_recv() {
+                Ok(lie) => lie,
+                Err(mpsc::error::TryRecvError::Empty) => continue,
+                Err(mpsc::error::TryRecvError::Disconnected) => return,
+            };
             let _ = stream.write_all(&damage.done_to(encoded(&answers()[which], id))).await;
         }
     }

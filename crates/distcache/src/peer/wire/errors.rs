@@ -104,6 +104,7 @@ fn overload_code(what: Overload) -> usize {
         Overload::Waiters => 2,
         Overload::PeerRequests => 3,
         Overload::Keyspaces => 4,
+        Overload::Holds => 5,
     }
 }
 
@@ -170,6 +171,7 @@ impl<'a> Input<'a> {
             2 => Ok(Overload::Waiters),
             3 => Ok(Overload::PeerRequests),
             4 => Ok(Overload::Keyspaces),
+            5 => Ok(Overload::Holds),
             _ => Err(WireError("an unknown limit")),
         }
     }

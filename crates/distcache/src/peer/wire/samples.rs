@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Answer, Get, GetMany, Named, PutEntry, Request, Response, Value};
+use super::{
+    Answer, Get, GetMany, HandedOver, Lost, Named, Parted, PutEntry, Request, Response, Told, ToldChange, Value,
+};
 use crate::error::{Error, Overload, PeerFailure, Unreached};
 use crate::source::SourceError;
 use crate::trace::Traceparent;
@@ -25,14 +27,30 @@ pub(super) fn requests() -> Vec<Request<'static>> {
                 PutEntry { key: "b", value: &[0, 255], ttl: Some(deadline) },
             ],
         },
-        Request::Delete { keyspace: USERS, keys: vec!["a", "b"] },
-        Request::Invalidate { keyspace: USERS, keys: vec![] },
+        Request::Delete { keyspace: USERS, keys: vec!["a", "b"], hold: deadline },
+        Request::Invalidate { keyspace: USERS, hashes: vec![1, u64::MAX], is_relayed: true },
+        Request::Peek { keyspace: USERS, keys: vec!["a"] },
+        Request::HandOver {
+            keyspace: USERS,
+            entries: vec![HandedOver { key: "a", value: &[0, 255], age: deadline, remaining: None }],
+        },
+        Request::Tell { keyspace: USERS, told: told(None) },
+        Request::Tell { keyspace: USERS, told: told(Some(Lost { age: deadline, slots: &[1, 2, 3] })) },
+        Request::Part,
         Request::Warm { keyspace: USERS, keys: vec!["a", "ключ"] },
         Request::Refresh { keyspace: USERS, key: "k", deadline },
         Request::Registry(b"state"),
         Request::Cancel,
         Request::Ping,
     ]
+}
+
+fn told(lost: Option<Lost<'static>>) -> Told<'static> {
+    let age = Duration::from_millis(77);
+    Told {
+        changes: vec![ToldChange { hash: 5, age, hold: Duration::ZERO }, ToldChange { hash: 6, age, hold: age }],
+        lost,
+    }
 }
 
 /// Every kind of error.
@@ -57,6 +75,7 @@ fn errors() -> Vec<Error> {
         Error::Overloaded { what: Overload::Waiters, limit: 5 },
         Error::Overloaded { what: Overload::PeerRequests, limit: 5 },
         Error::Overloaded { what: Overload::Keyspaces, limit: 5 },
+        Error::Overloaded { what: Overload::Holds, limit: 5 },
         unavailable.clone(),
         Error::NotOwner { peer: "b".into() },
         Error::Unreached { unreached: vec![Unreached { key: Some("k".into()), peer: "b".into(), error: unavailable }] },
@@ -82,6 +101,7 @@ pub(super) fn responses() -> Vec<Response<'static>> {
         Response::Written(vec![None, Some(Error::KeyEmpty)]),
         Response::Done,
         Response::Registry(b"state"),
+        Response::Parted(Parted { places_you: true, met: vec![(1, 2), (u64::MAX, 3)] }),
         Response::Refused(Error::Shutdown),
     ];
     responses.push(Response::Many(errors().into_iter().map(Answer::Failed).collect()));

@@ -74,7 +74,7 @@ fn frames_are_cut_off_as_they_come_in_and_a_promised_length_takes_no_memory() {
 
 #[test]
 fn a_trace_that_is_none_is_refused() {
-    let payload = payload(|out| Request::Delete { keyspace: TRACED, keys: vec![] }.encode(RequestId(1), out));
+    let payload = payload(|out| Request::Warm { keyspace: TRACED, keys: vec![] }.encode(RequestId(1), out));
     let flag = payload.len() - 4 - 25 - 1;
     let with = |changed: &[(usize, u8)]| {
         let mut payload = payload.clone();

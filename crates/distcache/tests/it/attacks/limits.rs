@@ -31,6 +31,9 @@ fn every_limit_has_a_test_here() {
         leased_keys_max: _,           // leases_over_the_limit
         hot_keys_max: _,              // hot_keys_over_the_limit
         warm_keys_max: _,             // warm_keys_over_the_limit
+        changes_logged_max: _,        // writes_over_the_limit_of_the_log
+        holds_max: _,                 // holds_over_the_limit
+        hand_over_bytes_max: _,       // a_hand_over_beyond_its_limit
         members_max: _,               // members_over_the_limit
         handshake_timeout: _,         // strangers_over_the_limit
     } = Limits::default();
@@ -307,4 +310,56 @@ async fn warm_keys_over_the_limit() {
     let things = bounded.nodes[0].keyspace(KEYSPACE).unwrap();
     eventually("a key too many is counted", || things.stats().warm_refused == 1).await;
     bounded.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn holds_over_the_limit() {
+    let bounded = bounded(Limits { holds_max: 2, ..Default::default() }).await;
+    let narrow = bounded.nodes[0].keyspace(NARROW).unwrap();
+    let mine = (0..).map(|n| format!("k{n}")).filter(|key| narrow.owner_of(key).unwrap().name == "n0");
+    let keys: Vec<String> = mine.take(3).collect();
+    let options = distcache::DeleteOptions::new().hold(Duration::from_secs(60));
+    narrow.delete_with(&keys[0], options).await.unwrap();
+    narrow.delete_with(&keys[1], options).await.unwrap();
+    narrow.delete_with(&keys[1], options).await.unwrap();
+    narrow.get(&keys[2]).await.unwrap();
+    let refused = narrow.delete_with(&keys[2], options).await.unwrap_err();
+    assert!(matches!(refused, Error::Overloaded { what: Overload::Holds, limit: 2 }), "{refused}");
+    assert!(narrow.cached(&keys[2]).is_some(), "what was refused has changed nothing");
+    narrow.delete(&keys[2]).await.unwrap();
+    bounded.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writes_over_the_limit_of_the_log() {
+    let bounded = bounded(Limits { changes_logged_max: 1, ..Default::default() }).await;
+    let narrow = bounded.nodes[0].keyspace(NARROW).unwrap();
+    for n in 0..200 {
+        narrow.put(&format!("k{n}"), "a value").await.unwrap();
+    }
+    for n in 0..200 {
+        assert_eq!(narrow.get(&format!("k{n}")).await.unwrap(), "a value");
+    }
+    bounded.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hand_over_beyond_its_limit() {
+    let source = Source::new();
+    let plan = crate::harness::Plan::new(&source);
+    let limits = || Limits { hand_over_bytes_max: 500, ..Default::default() };
+    let first = plan.builder("n0").limits(limits()).start().await.unwrap();
+    for n in 0..100 {
+        things(&first).get(&format!("key-{n}")).await.unwrap();
+    }
+    let second = plan.builder("n1").limits(limits()).start().await.unwrap();
+    let nodes = [first, second];
+    agree(&nodes).await;
+    eventually("some are handed over", || things(&nodes[1]).stats().taken_over > 0).await;
+    let taken = things(&nodes[1]).stats().taken_over;
+    assert!(taken < 15, "{taken} of some fifty");
+    for n in 0..100 {
+        let key = format!("key-{n}");
+        assert_eq!(things(&nodes[1]).get(&key).await.unwrap(), value_of(&key));
+    }
 }

@@ -131,6 +131,10 @@ pub fn registry(id: u64, keyspaces: &BTreeMap<String, Agreed>) -> Vec<u8> {
     frame(7, id, &postcard::to_stdvec(keyspaces).unwrap())
 }
 
+fn blob(bytes: &[u8]) -> Vec<u8> {
+    [&(bytes.len() as u32).to_be_bytes()[..], bytes].concat()
+}
+
 /// The settings of a keyspace that nobody has.
 pub fn other_settings() -> KeyspaceSettings {
     KeyspaceSpec::new("other", Source::new()).ttl(Duration::from_secs(60)).settings().clone()
@@ -152,9 +156,13 @@ pub fn requests() -> Vec<(&'static str, Vec<u8>)> {
         ("get", about(1, vec![deadline.clone(), vec![1], text("attack-a")])),
         ("get_many", about(2, vec![deadline.clone(), wanted])),
         ("put", about(3, vec![entries])),
-        ("delete", about(4, vec![keys.clone()])),
-        ("invalidate", about(5, vec![keys.clone()])),
+        ("delete", about(4, vec![keys.clone(), number(500)])),
+        ("invalidate", about(5, vec![vec![0], list(&[number(7), number(u64::MAX)])])),
+        ("peek", about(10, vec![keys.clone()])),
+        ("hand_over", about(11, vec![list(&[[text("attack-a"), number(5), number(60_000), blob(b"value")].concat()])])),
         ("warm", about(12, vec![keys])),
+        ("tell", about(13, vec![vec![0], list(&[[number(7), number(5), number(0)].concat()])])),
+        ("part", frame(14, 42, &[])),
         ("refresh", about(6, vec![deadline, text("attack-b")])),
         ("registry", registry(42, &BTreeMap::from([("other".to_owned(), agreed)]))),
         ("cancel", frame(8, 42, &[])),

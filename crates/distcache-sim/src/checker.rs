@@ -1,0 +1,243 @@
+//! What the promise allows each get to return, and which gets returned less.
+//!
+//! Pure: a history in, a verdict out. It knows, for each get, the oldest version that it may return:
+//!
+//! - In harmony (the reader's node, the writer's node and all whom they see have one view and reach each other) none older than the
+//!   last write that returned Ok before the get began.
+//! - Where there was no harmony since the write began, an older one until [`HEALED`] after harmony is back.
+//! - Where harmony was back before the write began, for [`SETTLED`] more, and no longer.
+//! - Whatever happens, as long as the reader's node and the writer's agree on the view, none older than a lease after the write.
+//! - A source with lagging replicas may itself answer what is older, for as long as it lags and a load takes.
+//!
+//! Writes of a key are made one after the other, so that their order is known. A write that returned an error promises nothing.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::history::{Get, History, Standing, Write};
+use crate::truth::{LAG, Space};
+
+/// The promise after a heal.
+pub const HEALED: Duration = Duration::from_secs(10);
+/// Connections are made anew, and what was in doubt dropped.
+const SETTLED: Duration = Duration::from_millis(1_500);
+const LEASE: Duration = Duration::from_secs(5);
+/// By how much the clock of an owner may differ from the one clock of this history over a lease, and then some.
+const LEASE_MARGIN: Duration = Duration::from_millis(400);
+/// The longest that one load takes here.
+const LOAD_MAX: Duration = Duration::from_secs(2);
+/// Nodes find each other, and caches fill, in this time.
+const AT_REST: Duration = Duration::from_secs(10);
+
+/// What is wrong.
+#[derive(Clone, Debug)]
+pub enum Violation {
+    /// A get returned a version older than it may.
+    Stale { get: Get, write: Write, harmony_lost: Option<Duration> },
+    /// A get returned what was never true, or the value of another key.
+    Untrue { get: Get, newest: u64 },
+    /// A caller saw an error though everything was well.
+    Error { get: Get },
+    /// The nodes did not find one view in time.
+    Parted { since: Duration, at: Duration },
+    /// Something broke.
+    Broken(String),
+}
+
+/// What there is to say of a history.
+#[derive(Default)]
+pub struct Verdict {
+    pub violations: Vec<Violation>,
+    pub ops: u64,
+    pub hot_hits: u64,
+    pub faults: u64,
+    /// Nothing can be concluded from it, and why.
+    pub void: Option<&'static str>,
+}
+
+/// Judges one run of this length.
+pub fn judge(history: &History, length: Duration) -> Verdict {
+    let standings = Standings(&history.standings);
+    let mut violations: Vec<_> = history.broken.iter().cloned().map(Violation::Broken).collect();
+    let mut writes: HashMap<(Space, usize), Vec<&Write>> = HashMap::new();
+    for write in history.writes.iter() {
+        writes.entry((write.space, write.key)).or_default().push(write);
+    }
+    for of_key in writes.values_mut() {
+        of_key.sort_by_key(|write| write.version);
+    }
+    for get in &history.gets {
+        let of_key = writes.get(&(get.space, get.key)).map_or(&[][..], Vec::as_slice);
+        violations.extend(judge_get(get, of_key, &standings));
+    }
+    violations.extend(standings.partings());
+    let is_hot = |get: &&Get| matches!(get.outcome, Ok((_, distcache::Origin::HotCopy)));
+    let hot_hits = history.gets.iter().filter(is_hot).count() as u64;
+    let ops = (history.gets.len() + history.writes.len()) as u64;
+    let void = match () {
+        () if ops < 100 * length.as_secs() => Some("under 100 operations a second"),
+        () if history.faults == 0 => Some("no fault fired"),
+        () if hot_hits == 0 => Some("no hot hit"),
+        () => None,
+    };
+    Verdict { violations, ops, hot_hits, faults: history.faults, void }
+}
+
+/// `writes`: those of the get's key, by version.
+fn judge_get(get: &Get, writes: &[&Write], standings: &Standings<'_>) -> Option<Violation> {
+    let version = match &get.outcome {
+        Ok((version, _)) => *version,
+        Err(_) => return standings.were_well(get).then(|| Violation::Error { get: get.clone() }),
+    };
+    let newest = writes.iter().rev().find(|write| write.begun <= get.ended).map_or(0, |write| write.version);
+    if version > newest {
+        return Some(Violation::Untrue { get: get.clone(), newest });
+    }
+    let newer = writes.iter().rev().take_while(|write| write.version > version);
+    // The earliest of them has been true for the longest.
+    let mut overlooked: Vec<_> = newer.filter(|write| write.outcome.is_ok() && write.ended <= get.begun).collect();
+    overlooked.reverse();
+    overlooked.into_iter().find_map(|write| {
+        // Also where it was lost while the get was under way.
+        let lost = standings.harmony_lost(get.node, write.node, get.ended);
+        let violation = || Violation::Stale { get: get.clone(), write: (*write).clone(), harmony_lost: lost };
+        (!is_allowed(get, write, lost, standings)).then(violation)
+    })
+}
+
+/// Whether a get may overlook a write that returned Ok before it began. `lost`: when there was no harmony last.
+fn is_allowed(get: &Get, write: &Write, lost: Option<Duration>, standings: &Standings<'_>) -> bool {
+    let source = if write.space == Space::Lagging { LAG + LOAD_MAX } else { Duration::ZERO };
+    if get.begun <= write.ended + source {
+        return true;
+    }
+    let Some(lost) = lost else { return false };
+    let patience = if lost >= write.begun { HEALED } else { SETTLED };
+    let within_lease = get.begun <= write.ended + LEASE + LEASE_MARGIN + source;
+    get.begun <= lost + patience + source && (within_lease || !standings.agreed(get, write))
+}
+
+struct Standings<'a>(&'a [Standing]);
+
+impl Standings<'_> {
+    /// The last standing at or before a time, and the next one: what happens between two looks belongs to both.
+    fn until(&self, at: Duration) -> &[Standing] {
+        let end = self.0.partition_point(|standing| standing.at <= at);
+        &self.0[..(end + 1).min(self.0.len())]
+    }
+
+    /// When these two nodes, and whom they see, were last not in harmony, up to some time.
+    fn harmony_lost(&self, a: usize, b: usize, until: Duration) -> Option<Duration> {
+        let is_lost = |standing: &&Standing| standing.harmony[a] & 1 << b == 0;
+        self.until(until).iter().rev().find(is_lost).map(|standing| standing.at)
+    }
+
+    /// Whether the get's node had the writer's view all the time from the write on.
+    fn agreed(&self, get: &Get, write: &Write) -> bool {
+        let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
+        let between = &self.until(get.begun)[begun..];
+        let Some(first) = between.first() else { return false };
+        let view = first.views[write.node];
+        let written = between.iter().take_while(|standing| standing.at <= write.ended);
+        view != 0
+            && written.map(|standing| standing.views[write.node]).all(|seen| seen == view)
+            && between.iter().all(|standing| standing.views[get.node] == view)
+    }
+
+    /// Whether everything had been well for a while when the get began, and stayed so.
+    fn were_well(&self, get: &Get) -> bool {
+        let all = (1u32 << self.0.first().map_or(0, |first| first.harmony.len())) - 1;
+        let from = get.begun.saturating_sub(AT_REST);
+        let begun = self.0.partition_point(|standing| standing.at < from);
+        let during = self.until(get.ended).get(begun..).unwrap_or_default();
+        from > Duration::ZERO
+            && !during.is_empty()
+            && during.iter().all(|standing| standing.is_source_well && standing.harmony.iter().all(|seen| *seen == all))
+    }
+
+    /// Times at which nodes that all reach each other had not found one view for too long.
+    fn partings(&self) -> Vec<Violation> {
+        let mut found = Vec::new();
+        let mut since = None;
+        for standing in self.0 {
+            if !standing.is_whole || is_one(standing) {
+                since = None;
+                continue;
+            }
+            let since = *since.get_or_insert(standing.at);
+            if standing.at - since > HEALED && found.is_empty() {
+                found.push(Violation::Parted { since, at: standing.at });
+            }
+        }
+        found
+    }
+}
+
+/// The view of a node that is down, or leaves.
+pub const NO_VIEW: u64 = 0;
+
+fn is_one(standing: &Standing) -> bool {
+    let all = (1u32 << standing.harmony.len()) - 1;
+    standing.harmony.iter().all(|seen| *seen == all)
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stale { get, write, harmony_lost } => {
+                let late = get.begun.saturating_sub(write.ended);
+                write!(
+                    f,
+                    "{:.3} s: node {} got version {:?} of {} key {}",
+                    get.begun.as_secs_f64(),
+                    get.node,
+                    get.outcome,
+                    get.space.name(),
+                    get.key
+                )?;
+                write!(
+                    f,
+                    ", {late:.1?} after version {} had been written at node {} ({:.3} to {:.3} s)",
+                    write.version,
+                    write.node,
+                    write.begun.as_secs_f64(),
+                    write.ended.as_secs_f64()
+                )?;
+                match harmony_lost {
+                    Some(lost) => write!(f, "; they were in harmony since {:.3} s", lost.as_secs_f64()),
+                    None => write!(f, "; they had always been in harmony"),
+                }
+            }
+            Self::Untrue { get, newest } => {
+                write!(
+                    f,
+                    "{:.3} s: node {} got {:?} of key {}, whose newest version was {newest}",
+                    get.begun.as_secs_f64(),
+                    get.node,
+                    get.outcome,
+                    get.key
+                )
+            }
+            Self::Error { get } => {
+                write!(
+                    f,
+                    "{:.3} s: node {} got {:?} of key {} though all was well",
+                    get.begun.as_secs_f64(),
+                    get.node,
+                    get.outcome,
+                    get.key
+                )
+            }
+            Self::Parted { since, at } => {
+                write!(
+                    f,
+                    "{:.3} s: the nodes reach each other since {:.3} s and have not found one view",
+                    at.as_secs_f64(),
+                    since.as_secs_f64()
+                )
+            }
+            Self::Broken(what) => write!(f, "{what}"),
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The protocol without one of its rules: if the simulation is worth anything, some seed finds out.
+//!
+//! The invariant: a rule counts as found only by a violation of the promise itself.
+
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+use distcache::sim_support::Rule;
+
+use crate::Size;
+use crate::campaign;
+use crate::cluster::Setting;
+
+/// All rules by name.
+pub fn names() -> String {
+    Rule::ALL.iter().map(|rule| format!("{rule:?}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The rule of this name.
+pub fn rule_named(name: &str) -> Option<Rule> {
+    Rule::ALL.into_iter().find(|rule| format!("{rule:?}").eq_ignore_ascii_case(name))
+}
+
+/// Leaves out one rule after the other; fails where one is not missed.
+pub fn hunt(first_seed: u64, seeds: u64, only: Option<&str>, size: Size) -> ExitCode {
+    let wanted: Vec<Rule> = match only {
+        None => Rule::ALL.into(),
+        Some(name) => rule_named(name).into_iter().collect(),
+    };
+    if wanted.is_empty() {
+        eprintln!("there is no such rule; there are: {}", names());
+        return ExitCode::from(2);
+    }
+    let mut missed = 0;
+    for rule in wanted {
+        let settings =
+            (first_seed..first_seed + seeds).map(|seed| Setting { without: Some(rule), ..size.setting(seed) });
+        let (mut tried, mut found) = (0, None);
+        campaign::each(settings.collect(), |setting, verdict| {
+            tried += 1;
+            match verdict.violations.into_iter().next() {
+                Some(violation) => {
+                    found = Some((setting.seed, violation));
+                    ControlFlow::Break(())
+                }
+                None => ControlFlow::Continue(()),
+            }
+        });
+        match found {
+            Some((seed, violation)) => println!("{rule:?}: seed {seed}, after {tried}\n  {violation}"),
+            None => {
+                missed += 1;
+                println!("{rule:?}: NOT FOUND by {tried} seeds");
+            }
+        }
+    }
+    println!("rules={} missed={missed}", if only.is_some() { 1 } else { Rule::ALL.len() });
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -1,0 +1,113 @@
+//! Simulates whole clusters of distcache and checks what a write promises.
+//!
+//! In reading order: `plan` (what will befall the cluster, by a seed), `truth` (the source), `callers` (a node and those who call
+//! it), `cluster` (nodes, network and plan put together), `history` (what happened), `checker` (whether it was allowed), `campaign`
+//! (many seeds), `hunt` (the protocol without one of its rules).
+
+mod callers;
+mod campaign;
+mod checker;
+mod cluster;
+mod history;
+mod hunt;
+mod plan;
+mod replay;
+mod truth;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::cluster::Setting;
+
+#[derive(Parser)]
+#[command(about = "Simulates whole clusters of distcache and checks what a write promises.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs seeds, and reports whether the promise was kept. Status 0 only if it was, and every run meant something.
+    Run {
+        /// How many seeds.
+        #[arg(long, default_value_t = 10)]
+        seeds: u64,
+        /// The first of them; the others follow.
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        #[command(flatten)]
+        size: Size,
+    },
+    /// Runs one seed and prints what happened.
+    Replay {
+        #[arg(long)]
+        seed: u64,
+        /// Every get and write of this key; else of keys in violations.
+        #[arg(long)]
+        key: Option<usize>,
+        /// From this second on.
+        #[arg(long, default_value_t = 0.0)]
+        from: f64,
+        /// Up to this second.
+        #[arg(long, default_value_t = f64::MAX)]
+        to: f64,
+        /// Without this rule, as `hunt` names it.
+        #[arg(long)]
+        without: Option<String>,
+        #[command(flatten)]
+        size: Size,
+    },
+    /// Leaves out one rule of the protocol at a time, and shows the seed that finds out.
+    Hunt {
+        /// The most seeds to try for each rule.
+        #[arg(long, default_value_t = 200)]
+        seeds: u64,
+        #[arg(long, default_value_t = 1)]
+        first_seed: u64,
+        /// This rule only.
+        #[arg(long)]
+        rule: Option<String>,
+        #[command(flatten)]
+        size: Size,
+    },
+}
+
+#[derive(Args, Clone, Copy)]
+struct Size {
+    /// Simulated minutes of each run.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Nodes of the cluster, 2 to 16.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=16))]
+    nodes: u64,
+}
+
+impl Size {
+    fn setting(self, seed: u64) -> Setting {
+        let length = Duration::from_secs_f64((self.minutes * 60.0).max(30.0));
+        Setting { seed, nodes: self.nodes as usize, length, without: None }
+    }
+}
+
+fn main() -> ExitCode {
+    let filter = std::env::var("DISTCACHE_LOG").ok().and_then(|level| level.parse().ok());
+    let level = filter.unwrap_or(tracing_subscriber::filter::LevelFilter::OFF);
+    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    match Cli::parse().command {
+        Command::Run { seeds, first_seed, size } => campaign::run(first_seed, seeds, size),
+        Command::Replay { seed, key, from, to, without, size } => {
+            let without = match without.map(|name| hunt::rule_named(&name)) {
+                Some(None) => {
+                    eprintln!("there is no such rule; there are: {}", hunt::names());
+                    return ExitCode::from(2);
+                }
+                other => other.flatten(),
+            };
+            replay::replay(Setting { without, ..size.setting(seed) }, key, from..to)
+        }
+        Command::Hunt { seeds, first_seed, rule, size } => hunt::hunt(first_seed, seeds, rule.as_deref(), size),
+    }
+}

@@ -1,0 +1,170 @@
+//! What will befall a cluster, decided by a seed before it starts.
+//!
+//! Pure: knows no network and no nodes but by number. The invariant: the same seed, length and number of nodes give the same plan,
+//! and between two troubles there is mostly time for the cluster to come to rest, so that something can be demanded of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+/// One kind of trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// These nodes and the others hear nothing of each other.
+    Cut { side: Vec<usize> },
+    /// What `from` sends does not reach `to`.
+    OneWay { from: usize, to: usize },
+    /// The node's process dies, and is started again at the end.
+    Crash { node: usize },
+    /// The node is shut down in good order, and is started again at the end.
+    Leave { node: usize },
+    /// The node's network stands still; at the end all arrives.
+    Hang { node: usize },
+    /// What these two send each other takes as long as this.
+    Slow { a: usize, b: usize, latency: Duration },
+    /// Every answer of the source takes long.
+    SourceSlow,
+    /// Many answers of the source are errors.
+    SourceFails,
+}
+
+/// A fault, when it begins and how long it lasts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub at: Duration,
+    pub lasts: Duration,
+    pub fault: Fault,
+}
+
+/// All that happens in one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    pub troubles: Vec<Trouble>,
+    /// What each node's clock shows of a million ticks.
+    pub rates_ppm: Vec<u64>,
+}
+
+/// A cluster has started and is warm.
+const FIRST_AT: Duration = Duration::from_secs(8);
+/// Clocks are fast or slow by up to a hundredth.
+const RATE_PPM: u64 = 1_000_000;
+const RATE_OFF_PPM: u64 = 10_000;
+
+impl Plan {
+    pub fn of(seed: u64, nodes: usize, length: Duration) -> Self {
+        let mut dice = Dice { rng: SmallRng::seed_from_u64(seed ^ 0x00DD_BA11), nodes };
+        let mut troubles = Vec::new();
+        let mut at = FIRST_AT;
+        loop {
+            let trouble = dice.trouble(at);
+            let end = trouble.at + trouble.lasts;
+            if end + Duration::from_secs(15) > length {
+                break;
+            }
+            troubles.push(trouble);
+            // Now and then one trouble comes within another.
+            at = match dice.rng.random_range(0..5) {
+                0 => at + dice.between(500, 4_000),
+                _ => end + dice.between(3_000, 18_000),
+            };
+        }
+        let rates_ppm = (0..nodes).map(|_| dice.rng.random_range(RATE_PPM - RATE_OFF_PPM..=RATE_PPM + RATE_OFF_PPM));
+        Self { rates_ppm: rates_ppm.collect(), troubles }
+    }
+}
+
+struct Dice {
+    rng: SmallRng,
+    nodes: usize,
+}
+
+impl Dice {
+    fn between(&mut self, from_ms: u64, to_ms: u64) -> Duration {
+        Duration::from_millis(self.rng.random_range(from_ms..to_ms))
+    }
+
+    fn node(&mut self) -> usize {
+        self.rng.random_range(0..self.nodes)
+    }
+
+    fn pair(&mut self) -> (usize, usize) {
+        let a = self.node();
+        (a, (a + self.rng.random_range(1..self.nodes)) % self.nodes)
+    }
+
+    fn trouble(&mut self, at: Duration) -> Trouble {
+        let (fault, lasts) = match self.rng.random_range(0..20) {
+            0..4 => (self.cut(), self.between(2_000, 20_000)),
+            4..6 => (Fault::Cut { side: vec![self.node()] }, self.between(1_000, 15_000)),
+            6..9 => {
+                let (from, to) = self.pair();
+                (Fault::OneWay { from, to }, self.between(1_000, 12_000))
+            }
+            9..12 => (Fault::Crash { node: self.node() }, self.between(100, 12_000)),
+            12..14 => (Fault::Leave { node: self.node() }, self.between(6_000, 12_000)),
+            14..16 => (Fault::Hang { node: self.node() }, self.between(300, 9_000)),
+            16 => {
+                let ((a, b), latency) = (self.pair(), self.between(10, 300));
+                (Fault::Slow { a, b, latency }, self.between(2_000, 10_000))
+            }
+            17..19 => (Fault::SourceSlow, self.between(3_000, 12_000)),
+            _ => (Fault::SourceFails, self.between(1_000, 6_000)),
+        };
+        Trouble { at, lasts, fault }
+    }
+
+    /// The nodes of a minority, or of a half.
+    fn cut(&mut self) -> Fault {
+        let size = self.rng.random_range(1..=self.nodes / 2);
+        let mut side = Vec::new();
+        while side.len() < size {
+            let node = self.node();
+            if !side.contains(&node) {
+                side.push(node);
+            }
+        }
+        side.sort_unstable();
+        Fault::Cut { side }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cut { side } => write!(f, "nodes {side:?} are cut off from the others"),
+            Self::OneWay { from, to } => write!(f, "nothing of node {from} reaches node {to}"),
+            Self::Crash { node } => write!(f, "node {node} crashes"),
+            Self::Leave { node } => write!(f, "node {node} is shut down"),
+            Self::Hang { node } => write!(f, "node {node}'s network stands still"),
+            Self::Slow { a, b, latency } => write!(f, "between nodes {a} and {b} everything takes {latency:?}"),
+            Self::SourceSlow => write!(f, "the source is slow"),
+            Self::SourceFails => write!(f, "the source fails"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LENGTH: Duration = Duration::from_secs(300);
+
+    #[test]
+    fn a_seed_has_one_plan_and_other_seeds_have_others() {
+        assert_eq!(Plan::of(7, 5, LENGTH), Plan::of(7, 5, LENGTH));
+        assert_ne!(Plan::of(7, 5, LENGTH), Plan::of(8, 5, LENGTH));
+    }
+
+    #[test]
+    fn every_plan_has_troubles_that_end_before_the_run_does() {
+        for seed in 0..1_000 {
+            let plan = Plan::of(seed, 5, LENGTH);
+            assert!(plan.troubles.len() >= 5, "seed {seed}");
+            for trouble in plan.troubles {
+                assert!(trouble.at + trouble.lasts + Duration::from_secs(15) <= LENGTH);
+            }
+        }
+    }
+}

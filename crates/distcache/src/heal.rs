@@ -1,0 +1,106 @@
+//! After others took this node for dead: hears from each of them what it wrote meanwhile of the keys that are this node's.
+//!
+//! It goes on with what it has, because most of it is good: who took over tells what was written, and that is dropped. Knows no
+//! keys. The invariant: within [`PATIENCE`] either everybody who may have written has told, those that they have met meanwhile
+//! included, or everything owned here is dropped: a doubt is never kept, and never passed on.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use crate::error::Error;
+use crate::keyspaces::Keyspaces;
+use crate::node::Node;
+use crate::peer::link::Link;
+use crate::peer::wire::{Parted, Request, Response};
+use crate::promise::Rule;
+use crate::ring::NodeId;
+
+/// All of the promise after a heal is ten seconds; membership takes its part of them.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(100);
+const ASK_WAIT: Duration = Duration::from_secs(2);
+
+/// How a peer that was asked stands to this node.
+pub(crate) async fn ask(link: &Arc<Link>, limit: Duration) -> Result<Parted, Error> {
+    let parted = |response: Response<'_>| match response {
+        Response::Parted(parted) => Some(Ok(parted)),
+        Response::Refused(error) => Some(Err(error)),
+        _ => None,
+    };
+    link.call(Request::Part, limit, parted).await?
+}
+
+/// Asks until all have told, or drops what is owned here.
+pub(crate) async fn heal(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
+    if !node.promise.keeps(Rule::Heal) {
+        return;
+    }
+    let _doubt = node.doubt();
+    let mut inquiry = Inquiry::default();
+    let asked = tokio::time::timeout(PATIENCE, async {
+        while !inquiry.is_complete(&node) {
+            inquiry.ask_those_left(&node).await;
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
+    if asked.await.is_ok() {
+        tracing::info!("what was written elsewhere while this node was taken for dead has been told");
+    } else {
+        let missing = inquiry.missing(&node).len();
+        tracing::warn!(
+            missing,
+            "not everybody who may have written in this node's place has told: what it owns is dropped"
+        );
+        keyspaces.doubt_all();
+    }
+}
+
+#[derive(Default)]
+struct Inquiry {
+    /// Nodes, with their incarnations, that have told.
+    told: BTreeSet<(u64, u64)>,
+    /// Nodes that may know of writes.
+    concerned: BTreeSet<(u64, u64)>,
+}
+
+impl Inquiry {
+    fn is_complete(&self, node: &Node) -> bool {
+        self.missing(node).is_empty()
+    }
+
+    /// Those in sight, and those of whom others have said that they met them meanwhile.
+    fn missing(&self, node: &Node) -> Vec<(u64, u64)> {
+        let in_sight = peers(node).into_iter().map(|(who, _)| who);
+        let concerned = self.concerned.iter().copied().filter(|(id, _)| *id != node.id.0);
+        in_sight.chain(concerned).filter(|who| !self.told.contains(who)).collect()
+    }
+
+    async fn ask_those_left(&mut self, node: &Node) {
+        let left = peers(node).into_iter().filter(|(who, _)| !self.told.contains(who));
+        let answers = join_all(left.map(|(who, link)| async move { (who, ask(&link, ASK_WAIT).await) }));
+        for (who, answer) in answers.await {
+            match answer {
+                Ok(parted) if parted.places_you => {
+                    self.told.insert(who);
+                    self.concerned.extend(parted.met);
+                }
+                Ok(_) => {}
+                Err(error) => tracing::debug!(%error, "a peer has not told yet what it wrote"),
+            }
+        }
+    }
+}
+
+/// The others in the view, each with its incarnation.
+fn peers(node: &Node) -> Vec<((u64, u64), Arc<Link>)> {
+    let topology = node.topology();
+    let others = topology.peers.iter().filter(|peer| !peer.is_self);
+    let with_link = others.filter_map(|peer| {
+        let id = NodeId::of(&peer.name);
+        Some(((id.0, peer.incarnation), topology.link(id)?.clone()))
+    });
+    with_link.collect()
+}

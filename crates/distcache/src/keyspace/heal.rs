@@ -1,0 +1,225 @@
+//! What was written where two nodes may have owned the same keys: told to whoever owns them now.
+//!
+//! Views spread in moments, and not at all across a cut: meanwhile two nodes may each take themselves for a key's owner. Each logs
+//! what it writes. Who loses a slot tells its next owner; who was taken for dead asks everybody (`../heal.rs`). Of a change
+//! only hash and age are told: the receiver drops what it stored, or began to load, before that. The invariants: a change is told
+//! until its receiver confirms, or owns the key no more; what the log has lost is told as a doubt about all that is older.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
+use super::{Core, Route};
+use crate::error::Error;
+use crate::lease::Held;
+use crate::net::Moment;
+use crate::node::{Owner, Topology};
+use crate::peer::link::Link;
+use crate::peer::wire::{Lost, Request, Response, Told, ToldChange};
+use crate::placement::is_among;
+use crate::promise::Rule;
+use crate::ring::NodeId;
+use crate::stats::Count;
+use crate::store::Holding;
+
+/// How long one telling may take before it is tried again.
+const TELL_WAIT: Duration = Duration::from_millis(500);
+const TELL_PAUSE: Duration = Duration::from_millis(100);
+/// Beyond this a receiver that does not confirm has long been taken for dead, and asks by itself when it is back.
+const TELL_PATIENCE: Duration = Duration::from_secs(60);
+/// Changes older than this are not passed on by those who were told: no two views differ so long without a cut, and after one the
+/// writer itself is asked.
+const PASSED_ON: Duration = Duration::from_secs(60);
+
+/// An age as it was when it was sent, made younger by what clocks that run at different rates and tick in steps may differ: so
+/// that a doubt falls on the side of dropping.
+fn written_at(now: Moment, age: Duration) -> Moment {
+    now.before(age.saturating_sub(age / 50)).after(Duration::from_millis(50))
+}
+
+/// What one receiver is to be told.
+struct Tidings {
+    changes: Vec<(u64, Moment)>,
+    /// The newest change that the log has lost, and the slots concerned.
+    lost: Option<(Moment, Vec<u8>)>,
+}
+
+impl Core {
+    /// Slots may have changed hands since `before`: tells their next owners what was written here.
+    pub(super) fn tell_next_owners(self: &Arc<Self>, before: &Topology) {
+        if !self.node.promise.keeps(Rule::TellTheNext) {
+            return;
+        }
+        let topology = self.node.topology();
+        let (mut told, now) = (ByPeer::default(), self.node.clock.now());
+        let since: HashMap<_, _> =
+            topology.links().map(|link| (link.id(), self.node.apart_since(before, link.id(), now))).collect();
+        let left = self.changes.select(|hash, change| {
+            before.owns(hash) && change.view_seq >= before.placement.slot_since(hash) && !topology.owns(hash)
+        });
+        for (hash, at) in left {
+            if let Owner::Peer(link) = topology.owner(hash)
+                && since.get(&link.id()).is_some_and(|since| at >= *since)
+            {
+                told.push(link, (hash, at));
+            }
+        }
+        let lost = self.changes.lost();
+        let lost = topology.links().filter_map(|link| {
+            let lost = lost.filter(|lost| since.get(&link.id()).is_some_and(|since| lost.at >= *since))?;
+            let slots = topology.placement.passed(self.node.id, link.id());
+            let is_concerned = slots.iter().any(|byte| *byte != 0);
+            is_concerned.then(|| (link.clone(), Tidings { changes: Vec::new(), lost: Some((lost.at, slots)) }))
+        });
+        let lost: Vec<_> = lost.collect();
+        let changes = told.into_groups().map(|(link, changes)| (link, Tidings { changes, lost: None }));
+        for (link, tidings) in changes.chain(lost) {
+            let core = self.clone();
+            self.node.spawn_work(async move { core.tell(&link, tidings).await });
+        }
+    }
+
+    /// Tells a node that was taken for dead all that was written here of what it owns. `Ok`: it has confirmed.
+    pub(crate) async fn tell_returned(self: &Arc<Self>, link: &Arc<Link>, parted_at: Moment) -> Result<(), Error> {
+        let topology = self.node.topology_held();
+        let is_theirs = |hash| matches!(topology.owner(hash), Owner::Peer(owner) if owner.id() == link.id());
+        let changes = self.changes.select(|hash, _| is_theirs(hash));
+        let lost = self.changes.lost().filter(|lost| lost.at >= parted_at);
+        let lost = lost.map(|lost| (lost.at, topology.placement.owned_by(link.id())));
+        self.send_tidings(link, &Tidings { changes, lost }).await
+    }
+
+    /// Until the receiver confirms, or is not the owner any more.
+    async fn tell(self: &Arc<Self>, link: &Arc<Link>, mut tidings: Tidings) {
+        let give_up_at = self.node.clock.now().after(TELL_PATIENCE);
+        while self.send_tidings(link, &tidings).await.is_err() {
+            tokio::time::sleep(TELL_PAUSE).await;
+            let topology = self.node.topology();
+            let is_known = topology.link(link.id()).is_some_and(|known| Arc::ptr_eq(known, link));
+            let is_theirs = |hash| matches!(topology.owner(hash), Owner::Peer(owner) if owner.id() == link.id());
+            let (theirs, others): (Vec<_>, Vec<_>) =
+                tidings.changes.drain(..).partition(|(hash, _)| is_known && is_theirs(*hash));
+            tidings.changes = theirs;
+            drop(topology);
+            self.tell_anew(others);
+            if !is_known || self.node.clock.now() > give_up_at || tidings.changes.is_empty() && tidings.lost.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Changes whose receiver owns their keys no more before it was told.
+    fn tell_anew(self: &Arc<Self>, changes: Vec<(u64, Moment)>) {
+        let mut told = ByPeer::default();
+        for (hash, at) in changes {
+            match self.route(hash).0 {
+                Route::Peer(link) => told.push(&link, (hash, at)),
+                // Ours again, under a new tenure: nothing of before it counts here.
+                Route::Me | Route::Nobody => {}
+            }
+        }
+        for (link, changes) in told.into_groups() {
+            let core = self.clone();
+            self.node.spawn_work(Box::pin(async move { core.tell(&link, Tidings { changes, lost: None }).await }));
+        }
+    }
+
+    async fn send_tidings(&self, link: &Arc<Link>, tidings: &Tidings) -> Result<(), Error> {
+        let now = self.node.clock.now();
+        let changes = tidings.changes.iter().map(|&(hash, at)| {
+            let hold = self.holds.until(hash).map_or(Duration::ZERO, |until| until.since(now));
+            ToldChange { hash, age: now.since(at), hold }
+        });
+        let lost = tidings.lost.as_ref().map(|(at, slots)| Lost { age: now.since(*at), slots });
+        let room = self.node.limits.frame_bytes_max()
+            - FRAME_HEADER_BYTES
+            - tidings.lost.as_ref().map_or(0, |lost| lost.1.len());
+        let mut frames = split(changes.collect(), room, |_| Told::CHANGE_BYTES);
+        if frames.is_empty() && lost.is_some() {
+            frames.push(Vec::new());
+        }
+        self.counters.add(Count::ChangesTold, tidings.changes.len() as u64);
+        let told = frames.into_iter().map(|changes| async {
+            let request = Request::Tell { keyspace: self.named(), told: Told { changes, lost } };
+            let confirmed = |response: Response<'_>| match response {
+                Response::Done => Some(Ok(())),
+                Response::Refused(error) => Some(Err(error)),
+                _ => None,
+            };
+            match link.call(request, TELL_WAIT, confirmed).await? {
+                // Nothing of it is there.
+                Err(Error::KeyspaceNotFound { .. }) => Ok(()),
+                answer => answer,
+            }
+        });
+        join_all(told).await.into_iter().collect()
+    }
+
+    /// What another node wrote counts here like a write, but keeps what is younger. An error says that not all of it is this
+    /// node's in its own view: the teller looks at its view again, and one of the two views is about to change.
+    pub(crate) async fn serve_told(
+        self: &Arc<Self>,
+        generation: u64,
+        from: NodeId,
+        told: &Told<'_>,
+    ) -> Result<(), Error> {
+        self.advance(generation);
+        let now = self.node.clock.now();
+        self.counters.add(Count::ChangesHeard, told.changes.len() as u64);
+        let mut dropped = Vec::new();
+        for change in &told.changes {
+            if !change.hold.is_zero() {
+                // Without room for it a lagging replica is believed for one lifetime; the write itself is not lost.
+                self.holds.hold(change.hash, now.after(change.hold));
+            }
+            if self.drop_written(change.hash, written_at(now, change.age)) {
+                dropped.push(change.hash);
+            }
+            if change.age < PASSED_ON {
+                self.changes.note(change.hash, now.before(change.age).after(change.hold), self.view_seq());
+            }
+        }
+        self.relay(dropped, from).await;
+        if let Some(lost) = told.lost {
+            let at = written_at(now, lost.age);
+            tracing::info!(
+                keyspace = self.name,
+                "more was written elsewhere than could be told; what is older is dropped"
+            );
+            self.store.remove_all_older(at, |hash| is_among(lost.slots, hash), tokio::task::yield_now).await;
+        }
+        let topology = self.node.topology();
+        match told.changes.iter().all(|change| topology.owns(change.hash)) {
+            true => Ok(()),
+            false => Err(Error::NotOwner { peer: String::new() }),
+        }
+    }
+
+    /// Whether something that may be older than the write was here, or on its way here, or held by others by this node's leave.
+    fn drop_written(&self, hash: u64, at: Moment) -> bool {
+        let was_fetching = self.fetches.detach_hash(hash, |found| {
+            self.store.remove_hash(Holding::Hot, hash);
+            found
+        });
+        let was_here = self.loads.detach_hash(hash, |found| self.store.remove_older(hash, at) || found);
+        was_here
+            || was_fetching
+            || !matches!(self.leases.holders(hash, self.node.clock.now()), Held::Nodes(nodes) if nodes.is_empty())
+    }
+
+    /// Passes on, to those who hold them by this node's leave, that these keys were written elsewhere. It goes no further.
+    pub(super) async fn relay(self: &Arc<Self>, hashes: Vec<u64>, from: NodeId) {
+        let told = self.holders_of(&hashes, Some(from));
+        self.send_invalidations(told, true).await;
+    }
+
+    /// Everything owned here is in doubt, and goes.
+    pub(crate) fn doubt_all(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.node.sweep.notify_one();
+    }
+}
