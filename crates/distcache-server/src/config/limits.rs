@@ -5,7 +5,7 @@ use distcache::Limits;
 use super::error::Reason;
 use super::section::Section;
 
-const KNOWN: [&str; 16] = [
+const KNOWN: [&str; 19] = [
     "key_bytes_max",
     "value_bytes_max",
     "batch_keys_max",
