@@ -48,6 +48,13 @@ impl Child {
         write_line(input, question)?;
         self.hear()
     }
+
+    /// Ends the child without a word to it.
+    pub fn kill(mut self) -> Result<(), BenchError> {
+        self.process.kill()?;
+        self.process.wait()?;
+        Ok(())
+    }
 }
 
 impl Drop for Child {

@@ -5,6 +5,8 @@ use std::io;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// One line that names processor, cores, kernel, compiler and how busy the machine was before the run.
 pub fn describe() -> String {
     let file = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -20,6 +22,11 @@ pub fn describe() -> String {
         rustc.unwrap_or_else(|_| "rustc unknown".into()),
         file("/proc/loadavg").split(' ').next().unwrap_or_default(),
     )
+}
+
+/// Time since the machine started: the same for all its processes.
+pub fn uptime() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::Monotonic)).unwrap_or_default()
 }
 
 /// User and system time that a process took since it started, to the tick (10 ms).

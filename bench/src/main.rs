@@ -1,8 +1,9 @@
 //! distcache side by side with other caches. Every comparison runs all its contestants in turns, in one run.
 //!
-//! In reading order: [`hit`], [`remote`], [`tls`], [`many`], [`ring`], [`memory`], [`ratio`], [`stampede`] and [`outage`] are the
-//! comparisons; [`cluster`] and [`child`] run contestants as processes of their own, which [`drive`] and [`systems`] are the inside
-//! of; [`bare`], [`workload`], [`trace`], [`arrivals`], [`stats`], [`machine`] and [`report`] are what several of them share.
+//! In reading order: [`hit`], [`remote`], [`tls`], [`many`], [`ring`], [`memory`], [`ratio`], [`stampede`], [`outage`]
+//! and [`restart`] are the comparisons; [`cluster`] and [`child`] run contestants as processes of their own, which [`drive`] and [`systems`] are the inside
+//! of; [`bare`], [`workload`], [`trace`], [`arrivals`], [`stats`], [`machine`], [`picture`] and [`report`] are what several of them
+//! share.
 
 mod arrivals;
 mod bare;
@@ -15,9 +16,11 @@ mod machine;
 mod many;
 mod memory;
 mod outage;
+mod picture;
 mod ratio;
 mod remote;
 mod report;
+mod restart;
 mod ring;
 mod stampede;
 mod stats;
@@ -98,6 +101,12 @@ enum Command {
         #[arg(long)]
         picture: Option<PathBuf>,
     },
+    /// Five nodes restarted one after the other under load, by shutdown and by kill
+    Restart {
+        /// Draw the loads over time into this SVG file
+        #[arg(long)]
+        picture: Option<PathBuf>,
+    },
     /// A server in a process of its own
     #[command(hide = true)]
     Serve { system: System, cluster: String, name: String, seeds: Vec<SocketAddr> },
@@ -107,6 +116,9 @@ enum Command {
     /// A store that fills itself, in a process of its own
     #[command(hide = true)]
     Fill(memory::Fill),
+    /// A node that is restarted, in a process of its own
+    #[command(hide = true)]
+    RestartNode(restart::node::NodeArgs),
 }
 
 fn main() -> ExitCode {
@@ -125,8 +137,12 @@ type Comparison<'a> = &'a dyn Fn(Settings) -> Result<Vec<Target>, BenchError>;
 fn run(command: Command, settings: Settings) -> Result<(), BenchError> {
     let traces = if let Command::HitRatio { traces } = &command { traces.clone() } else { Vec::new() };
     let ratio = |settings| ratio::run(settings, &traces);
-    let picture = if let Command::Outage { picture } = &command { picture.clone() } else { None };
+    let picture = match &command {
+        Command::Outage { picture } | Command::Restart { picture } => picture.clone(),
+        _ => None,
+    };
     let outage = |settings| outage::run(settings, picture.clone());
+    let restart = |settings| restart::run(settings, picture.clone());
     let comparisons: Vec<Comparison> = match command {
         Command::All => vec![
             &hit::run,
@@ -138,6 +154,7 @@ fn run(command: Command, settings: Settings) -> Result<(), BenchError> {
             &ratio,
             &stampede::run,
             &outage,
+            &restart,
         ],
         Command::Hit => vec![&hit::run],
         Command::Remote => vec![&remote::run],
@@ -148,9 +165,11 @@ fn run(command: Command, settings: Settings) -> Result<(), BenchError> {
         Command::HitRatio { .. } => vec![&ratio],
         Command::Stampede => vec![&stampede::run],
         Command::Outage { .. } => vec![&outage],
+        Command::Restart { .. } => vec![&restart],
         Command::Serve { system, cluster, name, seeds } => return systems::serve(system, &cluster, &name, &seeds),
         Command::Drive { system, cluster, servers } => return drive::run(system, &cluster, &servers),
         Command::Fill(fill) => return memory::fill(&fill),
+        Command::RestartNode(node) => return restart::node::run(&node),
     };
     println!("{}", machine::describe());
     if settings.quick {

@@ -17,9 +17,8 @@ use tokio::time::Instant;
 use crate::Settings;
 use crate::arrivals::{Call, arrive, errors, quantile};
 use crate::error::BenchError;
+use crate::picture::Picture;
 use crate::report::{Bound, Table, Target};
-
-mod picture;
 
 const READS_PER_SECOND: u32 = 500;
 const LOAD: Duration = Duration::from_millis(10);
@@ -125,10 +124,17 @@ pub fn run(settings: Settings, picture: Option<PathBuf>) -> Result<Vec<Target>, 
     let series: Vec<(&str, &[u32])> =
         CONTESTANTS.iter().zip(&outcomes).map(|(one, outcome)| (one.name, &*outcome.per_second)).collect();
     if let Some(path) = picture {
-        picture::draw(&path, &series, phase, &PHASES)?;
+        let marks: Vec<_> =
+            PHASES.iter().enumerate().map(|(number, name)| (phase_begins(phase, number), (*name).to_owned())).collect();
+        let seconds = phase_begins(phase, PHASES.len());
+        Picture { counted: "calls of the source a second", series: &series, marks: &marks, seconds }.draw(&path)?;
         println!("\n  Calls of the source over time: {}", path.display());
     }
     Ok(targets(&outcomes, phase))
+}
+
+fn phase_begins(phase: Duration, number: usize) -> u32 {
+    phase.as_secs() as u32 * number as u32
 }
 
 async fn play(contestant: &Contestant, phase: Duration) -> Result<Outcome, BenchError> {

@@ -60,13 +60,18 @@ pub fn zipf_of(exponent: f64, keys: usize, len: usize, seed: u64) -> Vec<u32> {
             total
         })
         .collect();
-    let scattered = shuffled(keys, 1);
+    let scattered = by_popularity(keys);
     let mut random = SplitMix(seed);
     let draw = |_| {
         let point = random.unit() * total;
         scattered[cumulated.partition_point(|&sum| sum <= point).min(keys - 1)]
     };
     (0..len).map(draw).collect()
+}
+
+/// The numbers of all keys, the most popular first.
+pub fn by_popularity(keys: usize) -> Vec<u32> {
+    shuffled(keys, 1)
 }
 
 fn shuffled(len: usize, seed: u64) -> Vec<u32> {

@@ -117,7 +117,8 @@ impl Node {
     }
 }
 
-async fn wait_for_nodes(engine: &Engine, nodes: usize) -> Result<(), BenchError> {
+/// Waits until so many nodes know each other, by what this one sees.
+pub async fn wait_for_nodes(engine: &Engine, nodes: usize) -> Result<(), BenchError> {
     const SECONDS: u64 = 30;
     let deadline = Instant::now() + Duration::from_secs(SECONDS);
     let complete = || {
