@@ -12,6 +12,9 @@ use crate::history::{Fault, History, Kind, Moment, Node, Read, Write};
 #[cfg(test)]
 mod tests;
 
+/// Connections that a fault broke are there again so long after it.
+const RECONNECTED: Duration = Duration::from_secs(1);
+
 /// What is promised.
 #[derive(Clone, Copy, Debug)]
 pub struct Promises {
@@ -164,7 +167,10 @@ impl<'a> Judge<'a> {
         }
         let within = write.end + self.promises.lease + self.promises.detection;
         let across = fault.end + self.promises.recovery;
-        Some(if fault.parts_from(read.node, write.node) { within.max(across) } else { within })
+        // Once the sides meet, who was on the other side may still be asked for what it owned there.
+        let has_two_sides = !fault.parts.is_empty() && fault.silent.is_none();
+        let is_across = fault.parts_from(read.node, write.node) || has_two_sides && read.end >= fault.end;
+        Some(if is_across { within.max(across) } else { within })
     }
 
     fn write(&mut self, write: &Write) {
@@ -182,7 +188,11 @@ impl<'a> Judge<'a> {
         let detection = self.promises.detection;
         let is_granted = |fault: &Fault| {
             let nobody_there = fault.silent == Some(node) && overlaps(fault.begin, fault.end);
-            let owner_out_of_reach = what != "get" && overlaps(fault.begin, fault.begin + detection);
+            // Nobody writes on behalf of a node that does not reach the owner: while the two are members of one view it fails.
+            let is_unheard = fault.unheard.is_some_and(|(from, to)| node == from || node == to);
+            let until_noticed = if is_unheard { fault.end } else { fault.begin + detection };
+            let reconnecting = overlaps(fault.end, fault.end + RECONNECTED);
+            let owner_out_of_reach = what != "get" && (overlaps(fault.begin, until_noticed) || reconnecting);
             nobody_there || owner_out_of_reach
         };
         match self.history.faults.iter().position(is_granted) {

@@ -58,6 +58,8 @@ pub struct Fault {
     pub end: Moment,
     /// The nodes that could reach each other, where not all could.
     pub parts: Vec<Vec<Node>>,
+    /// One node, and another that did not hear it.
+    pub unheard: Option<(Node, Node)>,
     /// The node that answered nobody.
     pub silent: Option<Node>,
     /// Whether the nodes noticed, where they had to.

@@ -104,7 +104,7 @@ impl Cluster {
         let is_noticed = self.network.lost(to) > 0 && self.network.lost(from) == 0;
         self.network.heal();
         let name = format!("cut one way, {from} to {to}");
-        self.recover(Fault { name, begin, is_noticed, ..Fault::default() });
+        self.recover(Fault { name, begin, unheard: Some((from, to)), is_noticed, ..Fault::default() });
     }
 
     fn kill(&mut self, node: history::Node) {

@@ -38,6 +38,7 @@ fn split() -> History {
         begin: at(100.0),
         end: at(160.0),
         parts: vec![vec![0, 1], vec![2, 3, 4]],
+        unheard: None,
         silent: None,
         is_noticed: true,
         one_view_after: Some(at(1.0)),
@@ -167,10 +168,22 @@ fn an_error_has_to_be_that_of_a_node_that_is_not_there() {
 fn a_write_may_miss_its_owner_until_the_fault_is_noticed() {
     let failed = |seconds| Write { outcome: Err(ERROR.into()), ..write(seconds, 0, 7) };
     assert_eq!(violations(split(), &[], &[failed(100.0), failed(104.9)]), []);
-    for seconds in [99.0, 105.1, 161.0] {
+    for seconds in [99.0, 105.1, 162.0] {
         let found = violations(split(), &[], &[failed(seconds)]);
         assert!(matches!(&found[..], [Violation::Failed { what: "delete", .. }]), "{seconds}: {found:?}");
     }
+}
+
+#[test]
+fn a_write_between_two_that_do_not_hear_each_other_may_fail_all_the_time() {
+    let failed = |node| Write { outcome: Err(ERROR.into()), ..write(140.0, node, 7) };
+    let one_way = || {
+        let mut history = split();
+        history.faults[0].unheard = Some((0, 3));
+        history
+    };
+    assert_eq!(violations(one_way(), &[], &[failed(0), other_key(failed(3))]), []);
+    assert!(matches!(&violations(one_way(), &[], &[failed(1)])[..], [Violation::Failed { node: 1, .. }]));
 }
 
 #[test]
