@@ -241,3 +241,81 @@ impl fmt::Display for Violation {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use distcache::Origin;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Two nodes that are in harmony, but for the times in which they are not; the first key is written at 100 s.
+    fn history(lost: std::ops::Range<u32>, gets: &[Get]) -> History {
+        let standing = |second| {
+            let is_lost = lost.contains(&second);
+            let harmony = if is_lost { vec![1, 2] } else { vec![3, 3] };
+            let views = if is_lost { vec![5, 6] } else { vec![7, 7] };
+            Standing { at: SECOND * second, harmony, views, is_whole: !is_lost, is_source_well: true }
+        };
+        let write = Write {
+            node: 0,
+            space: Space::Exact,
+            key: 0,
+            version: 1,
+            is_put: false,
+            begun: SECOND * 100,
+            ended: SECOND * 100,
+            outcome: Ok(()),
+        };
+        let standings = (0..300).map(standing).collect();
+        History { gets: gets.to_vec(), writes: vec![write], standings, faults: 1, ..History::default() }
+    }
+
+    fn get(second: u32, version: u64) -> Get {
+        let at = SECOND * second + Duration::from_millis(500);
+        Get { node: 1, space: Space::Exact, key: 0, begun: at, ended: at, outcome: Ok((version, Origin::HotCopy)) }
+    }
+
+    fn violations(lost: std::ops::Range<u32>, gets: &[Get]) -> usize {
+        judge(&history(lost, gets), SECOND * 300).violations.len()
+    }
+
+    #[test]
+    fn in_harmony_a_write_is_seen_at_once() {
+        assert_eq!(violations(0..1, &[get(99, 0), get(100, 1)]), 0);
+        assert_eq!(violations(0..1, &[get(100, 0), get(200, 0)]), 2);
+    }
+
+    #[test]
+    fn what_was_written_while_there_was_none_is_seen_ten_seconds_after() {
+        assert_eq!(violations(90..150, &[get(140, 0), get(158, 0)]), 0);
+        assert_eq!(violations(90..150, &[get(160, 0)]), 1);
+    }
+
+    #[test]
+    fn what_was_written_after_it_is_seen_as_soon_as_connections_are_made_anew() {
+        assert_eq!(violations(90..100, &[get(100, 0)]), 0);
+        assert_eq!(violations(90..100, &[get(102, 0)]), 1);
+    }
+
+    #[test]
+    fn a_version_that_nobody_wrote_and_an_error_when_all_is_well_are_found() {
+        assert_eq!(violations(0..1, &[get(120, 2)]), 1);
+        let failed = Get { outcome: Err("why".into()), ..get(120, 0) };
+        assert_eq!(violations(0..1, std::slice::from_ref(&failed)), 1);
+        assert_eq!(violations(115..121, &[failed]), 0);
+    }
+
+    #[test]
+    fn nodes_that_reach_each_other_have_to_find_one_view() {
+        let mut apart = history(50..90, &[]);
+        apart.standings.iter_mut().for_each(|standing| standing.is_whole = true);
+        assert_eq!(judge(&apart, SECOND * 300).violations.len(), 1);
+    }
+
+    #[test]
+    fn a_run_in_which_little_happened_means_nothing() {
+        assert!(judge(&history(0..1, &[get(120, 1)]), SECOND * 300).void.is_some());
+    }
+}

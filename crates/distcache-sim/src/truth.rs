@@ -43,14 +43,13 @@ pub struct Truth {
     versions: [Vec<Vec<Duration>>; 2],
     pub is_slow: bool,
     pub fails: bool,
-    pub loads: u64,
     rng: SmallRng,
 }
 
 impl Truth {
     pub fn new(rng: SmallRng) -> Self {
         let versions = || vec![vec![Duration::ZERO]; KEYS];
-        Self { versions: [versions(), versions()], is_slow: false, fails: false, loads: 0, rng }
+        Self { versions: [versions(), versions()], is_slow: false, fails: false, rng }
     }
 
     /// A new version of a key, true from now on.
@@ -87,7 +86,6 @@ impl DataSource for Source {
         let key: usize = key.parse().map_err(SourceError::failed)?;
         let (before, after, fails) = {
             let mut truth = self.truth.lock();
-            truth.loads += 1;
             let longest = if truth.is_slow { 900 } else { 60 };
             let fails = truth.fails && truth.rng.random_range(0..10) < 6;
             (truth.rng.random_range(1..longest), truth.rng.random_range(1..longest), fails)

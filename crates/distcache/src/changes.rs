@@ -64,6 +64,14 @@ impl Changes {
         }
     }
 
+    /// As if everything up to this change had been forgotten.
+    #[cfg(test)]
+    pub(crate) fn forget_all(&self, at: Moment, view_seq: u32) {
+        for shard in &self.shards {
+            *shard.lock() = Log { lost: Some(Change { at, view_seq }), ..Log::default() };
+        }
+    }
+
     /// Whether the key was written under view `view_seq` or a later one.
     pub(crate) fn written(&self, hash: u64, view_seq: u32) -> Written {
         let log = self.shard(hash).lock();

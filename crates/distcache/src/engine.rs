@@ -21,7 +21,7 @@ use crate::heal;
 use crate::keyspace::Keyspace;
 use crate::keyspaces::Keyspaces;
 use crate::net::{self, TcpListener};
-use crate::node::{Node, NodeParts, Topology};
+use crate::node::{Node, NodeParts};
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
 use crate::peer::wire::{Request, Response};
@@ -417,12 +417,9 @@ impl Engine {
 
     /// Owns nothing new, hands over what it has, and answers until the others know.
     async fn drain(&self, cluster: &Cluster) {
-        let before = self.node.topology_held();
         cluster.set_state(PeerState::Draining);
-        let is_placed =
-            |topology: &Topology| topology.placement.placed().iter().any(|placed| placed.member.id == self.node.id);
-        while is_placed(&self.node.topology()) {
-            self.node.until_view_after(before.placement.seq(), DRAIN_PAUSE).await;
+        while let Some(seq) = self.node.placed_in() {
+            self.node.until_view_after(seq, DRAIN_PAUSE).await;
         }
         self.keyspaces.hand_over().await;
         // What was written here and not told yet is told by tasks that are waited for below.

@@ -131,8 +131,18 @@ impl Times {
 
     /// The entry is used now: its idle time begins again.
     pub(crate) fn note_use(&mut self, rules: &Rules, salt: u64, now: Moment) {
-        self.used = u32::try_from((now.0.saturating_sub(self.stored_at.0)) / USE_TICK_MS).unwrap_or(u32::MAX);
+        self.used = self.ticks_until(now);
         self.due_at = self.next_due(rules, salt);
+    }
+
+    /// The value is known to be as old as `stored_at`, but has come here only now: its idle time begins now.
+    pub(crate) fn backdate(&mut self, stored_at: Moment, now: Moment) {
+        self.stored_at = stored_at;
+        self.used = self.ticks_until(now);
+    }
+
+    fn ticks_until(&self, now: Moment) -> u32 {
+        u32::try_from((now.0.saturating_sub(self.stored_at.0)) / USE_TICK_MS).unwrap_or(u32::MAX)
     }
 
     /// From here on the entry is of no use to anybody.
@@ -247,6 +257,17 @@ mod tests {
             assert_eq!(times.phase(&rules, 0, now), Phase::Fresh { refresh: false, note: false });
         }
         assert_eq!(times.gone_at(rules.idle_ttl), Moment(1_007 * SECOND));
+    }
+
+    #[test]
+    fn an_entry_that_took_longer_to_come_than_it_may_lie_idle_is_there_all_the_same() {
+        let rules = Rules { idle_ttl: Some(Duration::from_secs(2)), ..Default::default() };
+        let (asked, came) = (Moment(0), Moment(5 * SECOND));
+        let mut times = Times::begin(came, None, Grace::default(), &rules, 0);
+        times.backdate(asked, came);
+        assert_eq!(times.stored_at, asked);
+        assert_ne!(times.phase(&rules, 0, Moment(6 * SECOND)), Phase::Gone);
+        assert_eq!(times.gone_at(rules.idle_ttl), Moment(7 * SECOND));
     }
 
     #[test]

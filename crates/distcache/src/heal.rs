@@ -41,20 +41,20 @@ pub(crate) async fn heal(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
     let _doubt = node.doubt();
     let mut inquiry = Inquiry::default();
     let asked = tokio::time::timeout(PATIENCE, async {
-        while !inquiry.is_complete(&node) {
+        while inquiry.concerned.is_empty() || !inquiry.missing(&node).is_empty() {
             inquiry.ask_those_left(&node).await;
             tokio::time::sleep(PAUSE).await;
         }
     });
-    if asked.await.is_ok() {
-        tracing::info!("what was written elsewhere while this node was taken for dead has been told");
-    } else {
-        let missing = inquiry.missing(&node).len();
-        tracing::warn!(
-            missing,
-            "not everybody who may have written in this node's place has told: what it owns is dropped"
-        );
-        keyspaces.doubt_all();
+    // It may be that nobody has lost sight of this node for long enough to write: at the end all have said so.
+    let _ = asked.await;
+    match inquiry.missing(&node).len() {
+        0 => tracing::info!("what was written elsewhere while this node was taken for dead has been told"),
+        missing => {
+            let why = "not everybody who may have written in this node's place has told: what it owns is dropped";
+            tracing::warn!(missing, "{why}");
+            keyspaces.doubt_all();
+        }
     }
 }
 
@@ -62,15 +62,11 @@ pub(crate) async fn heal(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
 struct Inquiry {
     /// Nodes, with their incarnations, that have told.
     told: BTreeSet<(u64, u64)>,
-    /// Nodes that may know of writes.
+    /// Nodes that may know of writes, as those say that lost sight of this one: empty until the first of them is met again.
     concerned: BTreeSet<(u64, u64)>,
 }
 
 impl Inquiry {
-    fn is_complete(&self, node: &Node) -> bool {
-        self.missing(node).is_empty()
-    }
-
     /// Those in sight, and those of whom others have said that they met them meanwhile.
     fn missing(&self, node: &Node) -> Vec<(u64, u64)> {
         let in_sight = peers(node).into_iter().map(|(who, _)| who);

@@ -49,6 +49,7 @@ mod serve;
 mod warm;
 mod write;
 
+pub(crate) use hand_over::DEPARTED_KEPT;
 use load::Purpose;
 use renew::Failures;
 pub(crate) use serve::Served;

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use parking_lot::{Mutex, RwLock};
@@ -13,7 +14,7 @@ use tracing::Instrument;
 
 use crate::cluster::SharedState;
 use crate::error::Error;
-use crate::keyspace::{Core, Served};
+use crate::keyspace::{Core, DEPARTED_KEPT, Served};
 use crate::net;
 use crate::node::{Node, Topology};
 use crate::peer::server::{Reply, Serve};
@@ -100,6 +101,12 @@ impl Keyspaces {
     pub(crate) fn follow(&self, before: &Topology) {
         if before.placement.seq() != self.node.topology().placement.seq() {
             self.all().iter().for_each(|core| core.follow(before));
+            let node = self.node.clone();
+            self.node.spawn(async move {
+                // What has left is kept for its new owner until then, and has to go without waiting for anything else.
+                tokio::time::sleep(DEPARTED_KEPT + Duration::from_secs(1)).await;
+                node.sweep.notify_one();
+            });
         }
     }
 
@@ -112,13 +119,11 @@ impl Keyspaces {
     /// What was written here is told to a node that was taken for dead, before it hears how it stands here.
     async fn part(&self, from: NodeId) -> Result<Parted, Error> {
         let topology = self.node.topology_held();
-        let places_you = topology.placement.placed().iter().any(|placed| placed.member.id == from);
-        let (Some(parted_at), Some(link)) = (self.node.parted_at(from), topology.link(from)) else {
+        let places_you = topology.places(from);
+        let parted_at = self.node.parted_at(from).filter(|_| places_you);
+        let (Some(parted_at), Some(link)) = (parted_at, topology.link(from)) else {
             return Ok(Parted { places_you, met: Vec::new() });
         };
-        if !places_you {
-            return Ok(Parted { places_you, met: Vec::new() });
-        }
         let cores = self.all();
         let told = join_all(cores.iter().map(|core| core.tell_returned(link, parted_at))).await;
         told.into_iter().collect::<Result<(), Error>>()?;

@@ -116,6 +116,11 @@ impl Topology {
         self.peers.iter().find(|peer| NodeId::of(&peer.name) == id)
     }
 
+    /// Whether a node owns keys.
+    pub(crate) fn places(&self, id: NodeId) -> bool {
+        self.placement.placed().iter().any(|placed| placed.member.id == id)
+    }
+
     pub(crate) fn link(&self, id: NodeId) -> Option<&Arc<Link>> {
         self.links.get(&id)
     }
@@ -193,6 +198,12 @@ impl Node {
     /// Whether this node is about to leave, as its own view says.
     pub(crate) fn is_draining(&self) -> bool {
         self.topology().peers.iter().any(|peer| peer.is_self && peer.state == PeerState::Draining)
+    }
+
+    /// The number of the view, if this node owns keys in it.
+    pub(crate) fn placed_in(&self) -> Option<u32> {
+        let topology = self.topology();
+        topology.places(self.id).then(|| topology.placement.seq())
     }
 
     /// Returns with the first view after the one numbered `seq`, or when `patience` is over.

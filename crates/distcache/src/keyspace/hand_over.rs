@@ -32,7 +32,7 @@ use crate::stats::Count;
 use crate::store::{Holding, Look, Now, Record, Validity};
 
 /// How long entries of slots that have left are kept for their new owner.
-pub(super) const DEPARTED_KEPT: Duration = Duration::from_secs(10);
+pub(crate) const DEPARTED_KEPT: Duration = Duration::from_secs(10);
 /// How long a hand-over may take.
 const HAND_OVER_TIME: Duration = Duration::from_secs(5);
 const HAND_OVER_FRAME_BYTES: usize = 128 << 10;
@@ -226,7 +226,7 @@ impl Core {
         record.version = self.node.next_version();
         let grace = Grace::of(&definition.settings, None, None);
         record.times = Times::begin(now, remaining, grace, &definition.rules, record.version);
-        record.times.stored_at = now.before(age);
+        record.times.backdate(now.before(age), now);
         record.times.note_use(&definition.rules, record.version, now);
         record
     }

@@ -24,7 +24,6 @@ use crate::placement::is_among;
 use crate::promise::Rule;
 use crate::ring::NodeId;
 use crate::stats::Count;
-use crate::store::Holding;
 
 /// How long one telling may take before it is tried again.
 const TELL_WAIT: Duration = Duration::from_millis(500);
@@ -143,7 +142,9 @@ impl Core {
             frames.push(Vec::new());
         }
         self.counters.add(Count::ChangesTold, tidings.changes.len() as u64);
-        let told = frames.into_iter().map(|changes| async {
+        let told = frames.into_iter().enumerate().map(|(nth, changes)| async move {
+            // Looked for among all that is stored: once is enough.
+            let lost = lost.filter(|_| nth == 0);
             let request = Request::Tell { keyspace: self.named(), told: Told { changes, lost } };
             let confirmed = |response: Response<'_>| match response {
                 Response::Done => Some(Ok(())),
@@ -199,16 +200,12 @@ impl Core {
         }
     }
 
-    /// Whether something that may be older than the write was here, or on its way here, or held by others by this node's leave.
+    /// Whether something that may be older than the write was owned here, or being loaded, or held by others by this node's leave.
     fn drop_written(&self, hash: u64, at: Moment) -> bool {
-        let was_fetching = self.fetches.detach_hash(hash, |found| {
-            self.store.remove_hash(Holding::Hot, hash);
-            found
-        });
-        let was_here = self.loads.detach_hash(hash, |found| self.store.remove_older(hash, at) || found);
-        was_here
-            || was_fetching
-            || !matches!(self.leases.holders(hash, self.node.clock.now()), Held::Nodes(nodes) if nodes.is_empty())
+        let was_here = self.loads.detach_hash(hash, |was_loading| self.store.remove_older(hash, at) || was_loading);
+        self.drop_copy(hash);
+        let now = self.node.clock.now();
+        was_here || self.leases.holders(hash, now) != Held::Nodes(Vec::new())
     }
 
     /// Passes on, to those who hold them by this node's leave, that these keys were written elsewhere. It goes no further.

@@ -262,8 +262,8 @@ impl Core {
             Purpose::FallbackUnkept => return None,
         };
         if purpose == Purpose::Own {
-            // The source has answered something that is as old as the question, at least.
-            record.times.stored_at = begun.at;
+            // What the source answers may be as old as the question.
+            record.times.backdate(begun.at, now);
         }
         record.version = version;
         (record.epoch, record.view_seq) = (begun.epoch, begun.view_seq);
@@ -304,9 +304,7 @@ impl Core {
     /// The owner is reached again: it is asked from now on, and writes there would not be told to this node.
     pub(crate) fn drop_fallbacks(&self, owner: NodeId) {
         let fallbacks = self.fallbacks.lock().remove(&owner).unwrap_or_default();
-        for hash in fallbacks {
-            self.loads.detach_hash(hash, |_| self.store.remove_hash(Holding::Hot, hash));
-        }
+        fallbacks.into_iter().for_each(|hash| self.drop_copy(hash));
     }
 
     /// Forgets copies whose lease has run out anyway: there are no more of them than loads within one.

@@ -269,12 +269,12 @@ impl Core {
     }
 
     fn drop_hash(&self, hash: u64) {
-        if self.node.promise.keeps(Rule::FetchDetach) {
-            self.fetches.detach_hash(hash, |_| self.store.remove_hash(Holding::Hot, hash));
-        } else {
-            self.fetches.locked(hash, || self.store.remove_hash(Holding::Hot, hash));
-        }
         self.loads.detach_hash(hash, |_| self.store.remove_hash(Holding::Owned, hash));
+        if self.node.promise.keeps(Rule::FetchDetach) {
+            self.drop_copy(hash);
+        } else {
+            self.store.remove_hash(Holding::Hot, hash);
+        }
     }
 
     pub(crate) async fn serve_refresh(self: &Arc<Self>, key: &str, deadline: Duration) -> Served {

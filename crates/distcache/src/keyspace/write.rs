@@ -186,9 +186,9 @@ impl Core {
 
     /// Changes the entry and detaches the load under way, as one step.
     fn change(&self, write: &Write<'_>) -> Result<(), Error> {
-        let record = match write.change {
-            Change::Put { value, ttl } => Some(self.put_record(write.key, value, ttl)?),
-            Change::Delete { .. } => None,
+        let (record, hold) = match write.change {
+            Change::Put { value, ttl } => (Some(self.put_record(write.key, value, ttl)?), Duration::ZERO),
+            Change::Delete { hold } => (None, hold),
         };
         let step = || {
             let topology = self.node.topology();
@@ -196,16 +196,11 @@ impl Core {
                 return Err(Error::NotOwner { peer: self.owner_name(write.hash) });
             }
             let seq = topology.placement.seq();
-            let mut counts_from = self.node.clock.now();
-            match (record, write.change) {
-                (Some(record), _) => self.change_to(write, record, seq)?,
-                (None, Change::Delete { hold }) => {
-                    self.remove_and_hold(write, hold)?;
-                    counts_from = counts_from.after(hold);
-                }
-                (None, Change::Put { .. }) => {}
+            match record {
+                Some(record) => self.change_to(write, record, seq)?,
+                None => self.remove_and_hold(write, hold)?,
             }
-            self.changes.note(write.hash, counts_from, seq);
+            self.changes.note(write.hash, self.node.clock.now().after(hold), seq);
             Ok(())
         };
         match self.node.promise.keeps(Rule::Detach) {
@@ -253,13 +248,13 @@ impl Core {
 
     /// Sends writes to their owner in as few requests as frames allow; gives back what did not take effect.
     async fn write_there<'a>(self: &Arc<Self>, link: Arc<Link>, writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
-        writes.iter().for_each(|write| self.drop_copy(write.hash, write.key));
+        writes.iter().for_each(|write| self.drop_copy(write.hash));
         let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
         let frames = split(writes, room, Write::frame_bytes);
         let sent = join_all(frames.into_iter().map(|frame| async {
             let errors = self.send_writes(&link, &frame).await;
             // Again, before anybody hears that the write took effect: a fetch may have brought the old value meanwhile.
-            frame.iter().for_each(|write| self.drop_copy(write.hash, write.key));
+            frame.iter().for_each(|write| self.drop_copy(write.hash));
             frame.into_iter().zip(errors).filter_map(|(write, error)| Some((write, error?))).collect::<Vec<_>>()
         }));
         sent.await.into_iter().flatten().collect()
@@ -298,9 +293,10 @@ impl Core {
     }
 
     /// Forgets the copy of a key, and does not keep what a fetch or a load under way may bring.
-    pub(super) fn drop_copy(&self, hash: u64, key: &str) {
-        self.loads.detach(hash, key, || ());
-        self.fetches.detach(hash, key, || self.store.remove(Holding::Hot, hash, key));
+    pub(super) fn drop_copy(&self, hash: u64) {
+        // First: a load in place of the owner may land as a copy.
+        self.loads.detach_hash(hash, |_| ());
+        self.fetches.detach_hash(hash, |_| self.store.remove_hash(Holding::Hot, hash));
     }
 
     /// Tells the holders of these keys to drop them; waits a moment for their word. Those that cannot be told run into their
@@ -415,11 +411,11 @@ impl Core {
             }
             Route::Nobody => Err(Error::NotOwner { peer: String::new() }),
             Route::Peer(link) => {
-                self.drop_copy(hash, key);
+                self.drop_copy(hash);
                 let request = Request::Refresh { keyspace: self.named(), key, deadline: limit };
                 let name = link.name().to_owned();
                 let answer = link.call(request, limit, move |response| super::fetch::entry_in(response, &name)).await?;
-                self.drop_copy(hash, key);
+                self.drop_copy(hash);
                 answer.inspect_err(|error| self.count_overload(error))
             }
         }

@@ -1,16 +1,9 @@
 //! Every promise broken once, by a planted history, beside what is just granted.
 
 use super::*;
+use crate::PROMISES;
 use crate::history::Seen;
 
-const PROMISES: Promises = Promises {
-    lease: Duration::from_secs(5),
-    detection: Duration::from_secs(5),
-    recovery: Duration::from_secs(10),
-    warm_again: Duration::from_secs(30),
-    hits: 0.95,
-    hits_sample: Duration::from_secs(5),
-};
 const ERROR: &str = "nobody there";
 
 fn at(seconds: f64) -> Moment {

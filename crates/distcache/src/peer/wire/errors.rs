@@ -5,7 +5,8 @@
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Input, WireError, put_duration, put_list, put_text};
+use super::WireError;
+use super::fields::{Input, put_duration, put_list, put_text};
 use crate::error::{Error, Overload, PeerFailure, Unreached};
 use crate::source::SourceError;
 

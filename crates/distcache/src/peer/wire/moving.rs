@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
-use super::{Input, WireError, put_bytes, put_duration, put_lifetime, put_list, put_text};
+use super::WireError;
+use super::fields::{Input, put_bytes, put_duration, put_lifetime, put_list, put_text};
 
 /// An entry that its owner of before gives to its owner of now.
 #[derive(Clone, Copy, Debug, PartialEq)]

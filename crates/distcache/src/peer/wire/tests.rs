@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::fields::TRUNCATED;
 use super::samples::{TRACED, USERS, requests, responses};
 use super::*;
 use crate::error::Unreached;

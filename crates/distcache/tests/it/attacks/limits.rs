@@ -31,7 +31,7 @@ fn every_limit_has_a_test_here() {
         leased_keys_max: _,           // leases_over_the_limit
         hot_keys_max: _,              // hot_keys_over_the_limit
         warm_keys_max: _,             // warm_keys_over_the_limit
-        changes_logged_max: _,        // writes_over_the_limit_of_the_log
+        changes_logged_max: _,        // what it does shows inside: changes.rs, keyspace/tests/told.rs
         holds_max: _,                 // holds_over_the_limit
         hand_over_bytes_max: _,       // a_hand_over_beyond_its_limit
         members_max: _,               // members_over_the_limit
@@ -327,19 +327,6 @@ async fn holds_over_the_limit() {
     assert!(matches!(refused, Error::Overloaded { what: Overload::Holds, limit: 2 }), "{refused}");
     assert!(narrow.cached(&keys[2]).is_some(), "what was refused has changed nothing");
     narrow.delete(&keys[2]).await.unwrap();
-    bounded.end().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_over_the_limit_of_the_log() {
-    let bounded = bounded(Limits { changes_logged_max: 1, ..Default::default() }).await;
-    let narrow = bounded.nodes[0].keyspace(NARROW).unwrap();
-    for n in 0..200 {
-        narrow.put(&format!("k{n}"), "a value").await.unwrap();
-    }
-    for n in 0..200 {
-        assert_eq!(narrow.get(&format!("k{n}")).await.unwrap(), "a value");
-    }
     bounded.end().await;
 }
 

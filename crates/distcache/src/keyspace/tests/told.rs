@@ -1,0 +1,85 @@
+//! What other nodes wrote, as the owner takes it in.
+
+use super::*;
+use crate::peer::wire::{Lost, Told, ToldChange};
+use crate::ring::SLOTS;
+
+const TELLER: NodeId = NodeId(7);
+
+async fn owner(source: &Counting) -> Puppet {
+    let a = puppet("a", source).await;
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Ready, true)]);
+    a
+}
+
+fn told(puppet: &Puppet, key: &str, age: Duration, hold: Duration) -> Told<'static> {
+    Told { changes: vec![ToldChange { hash: puppet.core.hash(key), age, hold }], lost: None }
+}
+
+#[tokio::test]
+async fn what_is_older_than_a_write_elsewhere_is_dropped_and_what_is_younger_stays() {
+    let source = Counting::default();
+    let a = owner(&source).await;
+    get(&a, "k").await.unwrap();
+    a.core.serve_told(0, TELLER, &told(&a, "k", Duration::from_secs(60), Duration::ZERO)).await.unwrap();
+    assert!(a.core.lookup("k").is_some(), "loaded after the write");
+    a.core.serve_told(0, TELLER, &told(&a, "k", Duration::ZERO, Duration::ZERO)).await.unwrap();
+    assert!(a.core.lookup("k").is_none());
+    assert_eq!(a.core.stats().changes_heard, 2);
+}
+
+#[tokio::test]
+async fn a_hold_that_is_told_holds_here() {
+    let source = Counting::default();
+    let a = owner(&source).await;
+    a.core.serve_told(0, TELLER, &told(&a, "k", Duration::ZERO, Duration::from_secs(60))).await.unwrap();
+    get(&a, "k").await.unwrap();
+    assert!(a.core.lookup("k").is_none(), "answered, and not kept");
+}
+
+#[tokio::test]
+async fn who_does_not_own_what_it_is_told_says_so_and_drops_it_all_the_same() {
+    let source = Counting::default();
+    let a = owner(&source).await;
+    get(&a, "k").await.unwrap();
+    let b = puppet("b", &source).await;
+    let to_b = peer("b", b.addr, PeerState::Ready, false);
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), to_b]);
+    let answer = a.core.serve_told(0, TELLER, &told(&a, "k", Duration::ZERO, Duration::ZERO)).await;
+    assert!(matches!(answer, Err(Error::NotOwner { .. })), "{answer:?}");
+    assert!(a.core.look_at_departed(a.core.hash("k"), "k").is_none(), "nor handed over");
+}
+
+#[tokio::test]
+async fn what_the_log_has_lost_is_a_doubt_about_all_that_is_older_in_the_slots_concerned() {
+    let source = Counting::default();
+    let a = owner(&source).await;
+    for n in 0..100 {
+        get(&a, &format!("k{n}")).await.unwrap();
+    }
+    let mut half = vec![0; SLOTS / 8];
+    half[..SLOTS / 16].fill(0xFF);
+    let doubt = |age| Told { changes: Vec::new(), lost: Some(Lost { age, slots: &half }) };
+    a.core.serve_told(0, TELLER, &doubt(Duration::from_secs(60))).await.unwrap();
+    assert_eq!(a.core.stats().entries, 100, "all are younger");
+    a.core.serve_told(0, TELLER, &doubt(Duration::ZERO)).await.unwrap();
+    let left = a.core.stats().entries;
+    assert!((30..70).contains(&left), "{left}");
+}
+
+#[tokio::test]
+async fn an_entry_is_not_taken_over_where_the_log_does_not_say_that_its_key_was_not_written() {
+    use crate::peer::wire::HandedOver;
+    let source = Counting::default();
+    let a = owner(&source).await;
+    let take = |key: &'static str| {
+        let entry = HandedOver { key, value: b"old", age: Duration::from_secs(60), remaining: None };
+        a.core.serve_hand_over(0, &[entry]).unwrap();
+        a.core.lookup(key).is_some()
+    };
+    assert!(take("free"));
+    a.core.delete("written", DeleteOptions::new()).await.unwrap();
+    assert!(!take("written"));
+    a.core.changes.forget_all(Moment(u64::MAX), u32::MAX);
+    assert!(!take("unknown"));
+}
