@@ -126,6 +126,11 @@ pub mod sim_support {
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// So does that of the page on consistency.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/consistency.md")]
+struct ConsistencyPage;
+
 /// So does that of the page on expiry.
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/expiry.md")]
