@@ -212,8 +212,8 @@ impl Node {
         let _ = tokio::time::timeout(patience, views.wait_for(|now| *now != seq)).await;
     }
 
-    /// Whether it is being found out what others wrote in this node's place: what it owns is answered meanwhile, but neither leased
-    /// nor passed on.
+    /// Whether it is being found out what others wrote in this node's place: what it owns is answered to its own callers meanwhile, and
+    /// to nobody else.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.doubts.load(Relaxed) > 0
     }
@@ -228,6 +228,11 @@ impl Node {
             }
             sure.await;
         }
+    }
+
+    /// The same, but no longer than this; whether it has been.
+    pub(crate) async fn is_sure_within(&self, patience: Duration) -> bool {
+        !self.is_in_doubt() || tokio::time::timeout(patience, self.until_sure()).await.is_ok()
     }
 
     pub(crate) fn doubt(&self) -> Doubt<'_> {

@@ -39,6 +39,8 @@ const ANNOUNCED_AT_ONCE_MAX: usize = 64;
 const LOST_ANNOUNCED_MAX: usize = 16;
 /// Pause between exchanges with somebody for no other reason than that it was long ago.
 const ROUND_PERIOD: Duration = Duration::from_secs(10);
+/// The same after something changed: rumours are passed on a few times only, and after a cut one may have been lost on somebody.
+const ROUND_AFTER_CHANGE: Duration = Duration::from_secs(2);
 /// All members ask a newcomer for its metadata; they spread over this much for each of them.
 const SPREAD_PER_MEMBER: Duration = Duration::from_millis(1);
 const SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -287,6 +289,7 @@ impl Driver {
         while let Some(change) = self.gossip.next_change() {
             self.parts.members.apply(change, now);
             self.is_dirty = true;
+            self.next_round = self.next_round.min(now + ROUND_AFTER_CHANGE);
         }
         for addr in self.parts.members.take_turned_away() {
             if self.parts.gate.refusals.note(Refusal::Crowded, addr.ip()) {

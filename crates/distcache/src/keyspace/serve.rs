@@ -21,6 +21,9 @@ use crate::store::{Holding, Record};
 
 /// An answer that keeps no copy may still be on its way this long.
 const IN_TRANSIT: Duration = Duration::from_secs(1);
+/// How long a peer waits while it is being found out what others wrote in this node's place. Then it is told to look elsewhere: what
+/// is here may be older than a write that everybody else has seen.
+const DOUBT_WAIT: Duration = Duration::from_millis(100);
 /// Only where a simulation does without [`Rule::RegisterOnArrival`].
 const LATE_BOOKS: Duration = Duration::from_millis(20);
 
@@ -65,6 +68,9 @@ impl Core {
         answer: &mut dyn FnMut(Answer<'_>),
     ) -> bool {
         self.advance(get.keyspace.generation);
+        if self.node.is_in_doubt() {
+            return false;
+        }
         let hash = self.hash(get.key);
         if !self.node.tenures.of(hash).is_mine {
             match self.look_at_departed(hash, get.key) {
@@ -103,12 +109,15 @@ impl Core {
         if !registered && wants_copy {
             self.counters.one(Count::LeasesRefused);
         }
-        if registered && !self.node.is_in_doubt() { lease } else { Duration::ZERO }
+        if registered { lease } else { Duration::ZERO }
     }
 
     pub(crate) async fn serve_get(self: &Arc<Self>, from: NodeId, get: &Get<'_>) -> Served {
         self.advance(get.keyspace.generation);
         let hash = self.hash(get.key);
+        if !self.node.is_sure_within(DOUBT_WAIT).await {
+            return Served::NotOwner;
+        }
         if let Err(refused) = self.serves(hash, get.key) {
             return refused;
         }
@@ -141,6 +150,9 @@ impl Core {
 
     pub(crate) async fn serve_get_many(self: &Arc<Self>, from: NodeId, get: &GetMany<'_>) -> Vec<Served> {
         self.advance(get.keyspace.generation);
+        if !self.node.is_sure_within(DOUBT_WAIT).await {
+            return get.keys.iter().map(|_| Served::NotOwner).collect();
+        }
         let limit = get.deadline.min(self.fetch_deadline());
         let (deadline, late_at) = (tokio::time::Instant::now() + limit, self.late_at());
         let now = self.node.clock.now();

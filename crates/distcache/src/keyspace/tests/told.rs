@@ -83,3 +83,24 @@ async fn an_entry_is_not_taken_over_where_the_log_does_not_say_that_its_key_was_
     a.core.changes.forget_all(Moment(u64::MAX), u32::MAX);
     assert!(!take("unknown"));
 }
+
+/// What it has may be older than a write that everybody else has seen.
+#[tokio::test]
+async fn a_node_in_doubt_answers_no_other_node_from_what_it_has() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Ready, true)]);
+    let owner = peer("a", a.addr, PeerState::Ready, false);
+    b.node.adopt(vec![owner, peer("b", b.addr, PeerState::Draining, true)]);
+    get(&a, "k").await.unwrap();
+    let doubt = a.node.doubt();
+    assert_eq!(get(&b, "k").await.unwrap().origin, Origin::Fallback);
+    let asked = get(&b, "k");
+    let found_out = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(doubt);
+    };
+    let (answer, ()) = tokio::join!(asked, found_out);
+    assert_eq!(answer.unwrap().origin, Origin::Peer, "it has waited for the end of the doubt");
+    assert_eq!(source.0.load(SeqCst), 2);
+}
