@@ -61,12 +61,13 @@ pub fn each(settings: Vec<Setting>, mut done: impl FnMut(Setting, Verdict) -> Co
 /// Runs seeds and says whether the promise was kept.
 pub fn run(first_seed: u64, seeds: u64, size: Size) -> ExitCode {
     let settings = (first_seed..first_seed + seeds).map(|seed| size.setting(seed)).collect();
-    let (mut ops, mut faults, mut hot_hits, mut violations, mut void) = (0, 0, 0, 0, 0);
+    let (mut ops, mut faults, mut hot_hits, mut forgotten, mut violations, mut void) = (0, 0, 0, 0, 0, 0);
     let begun = Instant::now();
     each(settings, |setting, verdict| {
         ops += verdict.ops;
         faults += verdict.faults;
         hot_hits += verdict.hot_hits;
+        forgotten += verdict.forgotten;
         violations += verdict.violations.len();
         if let Some(why) = verdict.void {
             void += 1;
@@ -84,6 +85,9 @@ pub fn run(first_seed: u64, seeds: u64, size: Size) -> ExitCode {
     });
     let hours = seeds as f64 * size.setting(0).length.as_secs_f64() / 3600.0;
     println!("{hours:.1} simulated hours in {:.0} s", begun.elapsed().as_secs_f64());
+    if forgotten > 0 {
+        println!("{forgotten} gets were too old because all who knew of a write had ended before they met anybody else");
+    }
     println!("seeds={seeds} ops={ops} faults={faults} hot_hits={hot_hits} violations={violations} void={void}");
     if violations == 0 && void == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

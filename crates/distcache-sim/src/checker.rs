@@ -7,6 +7,8 @@
 //! - Where there was no harmony since the write began, an older one until [`HEALED`] after harmony is back.
 //! - Where harmony was back before the write began, for [`SETTLED`] more, and no longer.
 //! - Whatever happens, as long as the reader's node and the writer's agree on the view, none older than a lease after the write.
+//! - Where views differ, but all who are seen reach each other and see these two, as in harmony: an owner tells everybody.
+//! - A write is owed to nobody by the dead: where all who could know of it ended before they met anybody else, it is forgotten.
 //! - A source with lagging replicas may itself answer what is older, for as long as it lags and a load takes.
 //!
 //! Writes of a key are made one after the other, so that their order is known. A write that returned an error promises nothing.
@@ -52,6 +54,8 @@ pub struct Verdict {
     pub ops: u64,
     pub hot_hits: u64,
     pub faults: u64,
+    /// Gets that overlooked a write of which nobody lived to tell.
+    pub forgotten: u64,
     /// Nothing can be concluded from it, and why.
     pub void: Option<&'static str>,
 }
@@ -67,9 +71,13 @@ pub fn judge(history: &History, length: Duration) -> Verdict {
     for of_key in writes.values_mut() {
         of_key.sort_by_key(|write| write.version);
     }
+    let mut forgotten = 0;
     for get in &history.gets {
         let of_key = writes.get(&(get.space, get.key)).map_or(&[][..], Vec::as_slice);
-        violations.extend(judge_get(get, of_key, &standings));
+        match judge_get(get, of_key, &standings) {
+            Some(Violation::Stale { write, .. }) if standings.is_forgotten(get, &write) => forgotten += 1,
+            violation => violations.extend(violation),
+        }
     }
     violations.extend(standings.partings());
     let is_hot = |get: &&Get| matches!(get.outcome, Ok((_, distcache::Origin::HotCopy)));
@@ -81,7 +89,7 @@ pub fn judge(history: &History, length: Duration) -> Verdict {
         () if hot_hits == 0 => Some("no hot hit"),
         () => None,
     };
-    Verdict { violations, ops, hot_hits, faults: history.faults, void }
+    Verdict { violations, ops, hot_hits, faults: history.faults, forgotten, void }
 }
 
 /// `writes`: those of the get's key, by version.
@@ -113,6 +121,9 @@ fn is_allowed(get: &Get, write: &Write, lost: Option<Duration>, standings: &Stan
         return true;
     }
     let Some(lost) = lost else { return false };
+    if standings.were_in_touch(get, write) {
+        return false;
+    }
     let patience = if lost >= write.begun { HEALED } else { SETTLED };
     let within_lease = get.begun <= write.ended + LEASE + LEASE_MARGIN + source;
     get.begun <= lost + patience + source && (within_lease || !standings.agreed(get, write))
@@ -145,6 +156,36 @@ impl Standings<'_> {
             && between.iter().all(|standing| standing.views[get.node] == view)
     }
 
+    /// Whether, from the write on, all whom the reader's node or the writer's ever saw were up, saw these two, and reached each other:
+    /// whoever of them was the owner told the reader's node of the write, whether their views were the same or not.
+    fn were_in_touch(&self, get: &Get, write: &Write) -> bool {
+        let connected = self.0.partition_point(|standing| standing.at + SETTLED < write.begun).saturating_sub(1);
+        let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
+        let until = self.until(get.ended).len();
+        let both = 1 << get.node | 1 << write.node;
+        let of_either = |standing: &Standing| standing.sees[get.node] | standing.sees[write.node];
+        let seen = self.0[begun..until].iter().fold(both, |seen, standing| seen | of_either(standing));
+        let is_aware = |standing: &Standing| {
+            let up = seen & !standing.away;
+            up & both == both && nodes_of(up).all(|node| standing.sees[node] & both == both)
+        };
+        let is_connected = |standing: &Standing| nodes_of(seen).all(|node| standing.reaches[node] & seen == seen);
+        self.0[connected..until].iter().all(is_connected) && self.0[begun..until].iter().all(is_aware)
+    }
+
+    /// Whether everybody who was told of the write, or had told it, ended before meeting anybody else.
+    fn is_forgotten(&self, get: &Get, write: &Write) -> bool {
+        let written = self.0.partition_point(|standing| standing.at < write.ended).saturating_sub(1);
+        let after = &self.0[written..self.until(get.begun).len()];
+        let Some(first) = after.first() else { return false };
+        let side = first.sees[write.node];
+        let ends_alone = |node: usize| {
+            let end = after.iter().position(|standing| standing.sees[node] == 0);
+            end.is_some_and(|end| after[..end].iter().all(|standing| standing.sees[node] & !side == 0))
+        };
+        side & 1 << get.node == 0 && nodes_of(side).all(ends_alone)
+    }
+
     /// Whether everything had been well for a while when the get began, and stayed so.
     fn were_well(&self, get: &Get) -> bool {
         let all = (1u32 << self.0.first().map_or(0, |first| first.harmony.len())) - 1;
@@ -172,6 +213,10 @@ impl Standings<'_> {
         }
         found
     }
+}
+
+fn nodes_of(bits: u32) -> impl Iterator<Item = usize> {
+    (0..u32::BITS as usize).filter(move |node| bits & 1 << node != 0)
 }
 
 /// The view of a node that is down, or leaves.
@@ -256,7 +301,9 @@ mod tests {
             let is_lost = lost.contains(&second);
             let harmony = if is_lost { vec![1, 2] } else { vec![3, 3] };
             let views = if is_lost { vec![5, 6] } else { vec![7, 7] };
-            Standing { at: SECOND * second, harmony, views, is_whole: !is_lost, is_source_well: true }
+            let (sees, reaches) = (harmony.clone(), harmony.clone());
+            let at = SECOND * second;
+            Standing { at, harmony, views, sees, reaches, away: 0, is_whole: !is_lost, is_source_well: true }
         };
         let write = Write {
             node: 0,
@@ -297,6 +344,28 @@ mod tests {
     fn what_was_written_after_it_is_seen_as_soon_as_connections_are_made_anew() {
         assert_eq!(violations(90..100, &[get(100, 0)]), 0);
         assert_eq!(violations(90..100, &[get(102, 0)]), 1);
+    }
+
+    #[test]
+    fn who_is_seen_by_all_is_told_though_views_differ() {
+        let mut views_differ = history(90..150, &[get(100, 0)]);
+        assert_eq!(judge(&views_differ, SECOND * 300).violations.len(), 0);
+        for standing in &mut views_differ.standings {
+            (standing.sees, standing.reaches) = (vec![3, 3], vec![3, 3]);
+        }
+        assert_eq!(judge(&views_differ, SECOND * 300).violations.len(), 1);
+        views_differ.standings[100].reaches = vec![1, 2];
+        assert_eq!(judge(&views_differ, SECOND * 300).violations.len(), 0);
+    }
+
+    #[test]
+    fn a_write_is_forgotten_where_all_who_knew_of_it_ended_alone() {
+        let (mut ended, late) = (history(90..150, &[get(160, 0)]), SECOND * 300);
+        ended.standings[120].sees = vec![0, 2];
+        let verdict = judge(&ended, late);
+        assert_eq!((verdict.violations.len(), verdict.forgotten), (0, 1));
+        ended.standings[110].sees = vec![3, 3];
+        assert_eq!(judge(&ended, late).violations.len(), 1, "it met another before");
     }
 
     #[test]

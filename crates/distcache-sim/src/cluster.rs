@@ -229,7 +229,7 @@ impl Cluster<'_> {
         let before = std::mem::replace(&mut self.views, views.clone());
         let harmony = (0..seen.len()).map(|node| self.harmony_of(node, &seen, &ids, &before)).collect();
         let at = self.sim.elapsed();
-        let is_whole = pairs(seen.len()).all(|(a, b)| self.links[a][b] == LinkState::default() && self.slow[a][b] == 0);
+        let is_whole = pairs(seen.len()).all(|(a, b)| self.is_link_whole(a, b));
         let is_whole = is_whole && engines.iter().all(Option::is_some);
         let is_source_well = self.source_slow + self.source_fails == 0;
         let mut history = self.shared.history.lock();
@@ -237,19 +237,26 @@ impl Cluster<'_> {
             let owners: Vec<usize> = members(&seen[node], &ids);
             history.events.push((at, format!("node {node} sees the owners {owners:?}")));
         }
-        history.standings.push(Standing { at, harmony, views, is_whole, is_source_well });
+        let sees = seen.iter().map(|view| bits(members(view, &ids))).collect();
+        let reaches = (0..seen.len()).map(|a| bits((0..seen.len()).filter(|b| self.is_link_whole(a, *b)))).collect();
+        let away = bits((0..seen.len()).filter(|node| self.away[*node] > 0));
+        history.standings.push(Standing { at, harmony, views, sees, reaches, away, is_whole, is_source_well });
+    }
+
+    /// In both directions.
+    fn is_link_whole(&self, a: usize, b: usize) -> bool {
+        let is_well = |a: usize, b: usize| self.links[a][b] == LinkState::default() && self.slow[a][b] == 0;
+        a == b || is_well(a, b) && is_well(b, a)
     }
 
     /// The nodes with which this one is in harmony, a bit each.
     fn harmony_of(&self, node: usize, seen: &[Vec<(u64, u64)>], ids: &[u64], before: &[u64]) -> u32 {
         let members = members(&seen[node], ids);
         let is_steady = |member: &usize| seen[*member] == seen[node] && before[*member] == self.views[*member];
-        let reach =
-            |(a, b): (&usize, &usize)| a == b || self.links[*a][*b] == LinkState::default() && self.slow[*a][*b] == 0;
-        let all_reach = members.iter().flat_map(|a| members.iter().map(move |b| (a, b))).all(reach);
+        let all_reach = members.iter().all(|a| members.iter().all(|b| self.is_link_whole(*a, *b)));
         let is_whole = members.len() == seen[node].len() && members.contains(&node);
         match is_whole && all_reach && members.iter().all(is_steady) {
-            true => members.iter().fold(0, |bits, member| bits | 1 << member),
+            true => bits(members),
             false => 0,
         }
     }
@@ -257,6 +264,10 @@ impl Cluster<'_> {
 
 fn members(view: &[(u64, u64)], ids: &[u64]) -> Vec<usize> {
     ids.iter().enumerate().filter(|(_, id)| view.iter().any(|(seen, _)| seen == *id)).map(|(node, _)| node).collect()
+}
+
+fn bits(nodes: impl IntoIterator<Item = usize>) -> u32 {
+    nodes.into_iter().fold(0, |bits, node| bits | 1 << node)
 }
 
 fn number_of(view: &[(u64, u64)]) -> u64 {

@@ -45,6 +45,12 @@ pub struct Standing {
     pub harmony: Vec<u32>,
     /// A number for each node's view; 0: it is down.
     pub views: Vec<u64>,
+    /// Whom each node sees, a bit each, itself included; 0: it is down, or leaves.
+    pub sees: Vec<u32>,
+    /// Whom each node reaches, and is reached by, as far as the links go; a bit each, itself included.
+    pub reaches: Vec<u32>,
+    /// Nodes that have crashed or been told to leave, and have not been started again.
+    pub away: u32,
     /// All nodes are up, and all links between them whole.
     pub is_whole: bool,
     /// The source answers, and in time.
