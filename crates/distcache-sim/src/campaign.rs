@@ -86,7 +86,9 @@ pub fn run(first_seed: u64, seeds: u64, size: Size) -> ExitCode {
     let hours = seeds as f64 * size.setting(0).length.as_secs_f64() / 3600.0;
     println!("{hours:.1} simulated hours in {:.0} s", begun.elapsed().as_secs_f64());
     if forgotten > 0 {
-        println!("{forgotten} gets were too old because all who knew of a write had ended before they met anybody else");
+        println!(
+            "{forgotten} gets were too old because all who knew of a write had ended before they met anybody else"
+        );
     }
     println!("seeds={seeds} ops={ops} faults={faults} hot_hits={hot_hits} violations={violations} void={void}");
     if violations == 0 && void == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }

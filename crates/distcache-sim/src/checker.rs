@@ -11,7 +11,8 @@
 //! - A write is owed to nobody by the dead: where all who could know of it ended before they met anybody else, it is forgotten.
 //! - A source with lagging replicas may itself answer what is older, for as long as it lags and a load takes.
 //!
-//! Writes of a key are made one after the other, so that their order is known. A write that returned an error promises nothing.
+//! Writes of a key are made one after the other, so that their order is known. A write that returned an error promises nothing: a
+//! put may still be on its way, and come after a later write, for [`UNDER_WAY`].
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,6 +28,8 @@ const SETTLED: Duration = Duration::from_millis(1_500);
 const LEASE: Duration = Duration::from_secs(5);
 /// By how much the clock of an owner may differ from the one clock of this history over a lease, and then some.
 const LEASE_MARGIN: Duration = Duration::from_millis(400);
+/// What a node has sent arrives in this time, or never.
+const UNDER_WAY: Duration = Duration::from_secs(10);
 /// The longest that one load takes here.
 const LOAD_MAX: Duration = Duration::from_secs(2);
 /// Nodes find each other, and caches fill, in this time.
@@ -102,7 +105,9 @@ fn judge_get(get: &Get, writes: &[&Write], standings: &Standings<'_>) -> Option<
     if version > newest {
         return Some(Violation::Untrue { get: get.clone(), newest });
     }
-    let newer = writes.iter().rev().take_while(|write| write.version > version);
+    let came_late = writes.iter().find(|write| write.version == version && write.is_put && write.outcome.is_err());
+    let at_last = came_late.map_or(Duration::ZERO, |put| put.ended + UNDER_WAY);
+    let newer = writes.iter().rev().take_while(|write| write.version > version && write.begun >= at_last);
     // The earliest of them has been true for the longest.
     let mut overlooked: Vec<_> = newer.filter(|write| write.outcome.is_ok() && write.ended <= get.begun).collect();
     overlooked.reverse();
@@ -366,6 +371,28 @@ mod tests {
         assert_eq!((verdict.violations.len(), verdict.forgotten), (0, 1));
         ended.standings[110].sees = vec![3, 3];
         assert_eq!(judge(&ended, late).violations.len(), 1, "it met another before");
+    }
+
+    #[test]
+    fn a_put_that_failed_may_come_after_the_next_write_but_not_much_later() {
+        let mut late = history(0..1, &[get(110, 1)]);
+        late.writes[0] = Write { is_put: true, outcome: Err("why".into()), ..late.writes[0].clone() };
+        let next = |second| Write {
+            version: 2,
+            begun: SECOND * second,
+            ended: SECOND * second,
+            outcome: Ok(()),
+            ..late.writes[0].clone()
+        };
+        let after = |second| History {
+            gets: late.gets.clone(),
+            writes: vec![late.writes[0].clone(), next(second)],
+            standings: late.standings.clone(),
+            faults: 1,
+            ..History::default()
+        };
+        assert_eq!(judge(&after(109), SECOND * 300).violations.len(), 0);
+        assert_eq!(judge(&after(110), SECOND * 300).violations.len(), 1);
     }
 
     #[test]

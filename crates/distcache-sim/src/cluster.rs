@@ -19,6 +19,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// How often it is looked how the nodes stand.
 const LOOK_EVERY: u32 = 10;
 const LATENCY: Duration = Duration::from_millis(1);
+/// By how much a link becomes slower from one look to the next: as queues fill, so that nothing is silent meanwhile.
+const SLOWER_BY: Duration = Duration::from_millis(5);
 /// 2026-01-01.
 const WALL_CLOCK_BEGINS_MS: u64 = 1_767_225_600_000;
 
@@ -49,6 +51,8 @@ struct Cluster<'a> {
     cuts: Vec<Vec<u32>>,
     hangs: Vec<u32>,
     slow: Vec<Vec<u32>>,
+    /// How slow each link is, and how slow it is to become.
+    latencies: Vec<Vec<(Duration, Duration)>>,
     /// What was last done to each pair.
     links: Vec<Vec<LinkState>>,
     source_slow: u32,
@@ -98,6 +102,7 @@ impl Cluster<'_> {
             cuts: square(),
             hangs: vec![0; nodes],
             slow: square(),
+            latencies: vec![vec![(LATENCY, LATENCY); nodes]; nodes],
             links: vec![vec![LinkState::default(); nodes]; nodes],
             source_slow: 0,
             source_fails: 0,
@@ -129,6 +134,7 @@ impl Cluster<'_> {
             }
             ticks += 1;
             if ticks % LOOK_EVERY == 0 {
+                self.set_latencies();
                 self.look();
             }
         }
@@ -166,8 +172,19 @@ impl Cluster<'_> {
     fn slow_down(&mut self, a: usize, b: usize, latency: Duration, begins: bool) {
         count(&mut self.slow[a][b], begins);
         count(&mut self.slow[b][a], begins);
-        let latency = if self.slow[a][b] > 0 { latency } else { LATENCY };
-        self.sim.set_link_latency(self.ips[a], self.ips[b], latency);
+        let goal = &mut self.latencies[a.min(b)][a.max(b)].1;
+        *goal = if self.slow[a][b] > 0 { latency } else { LATENCY };
+    }
+
+    /// Lets slow links become slower, and such as no longer are as fast as the others.
+    fn set_latencies(&mut self) {
+        for (a, b) in pairs(self.ips.len()) {
+            let (now, goal) = &mut self.latencies[a][b];
+            if now != goal {
+                *now = (*now + SLOWER_BY).min(*goal);
+                self.sim.set_link_latency(self.ips[a], self.ips[b], *now);
+            }
+        }
     }
 
     fn crash(&mut self, node: usize, begins: bool) {

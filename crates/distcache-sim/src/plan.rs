@@ -22,7 +22,7 @@ pub enum Fault {
     Leave { node: usize },
     /// The node's network stands still; at the end all arrives.
     Hang { node: usize },
-    /// What these two send each other takes as long as this.
+    /// What these two send each other takes longer and longer, up to this.
     Slow { a: usize, b: usize, latency: Duration },
     /// Every answer of the source takes long.
     SourceSlow,
@@ -105,11 +105,11 @@ impl Dice {
             9..12 => (Fault::Crash { node: self.node() }, self.between(100, 12_000)),
             12..14 => (Fault::Leave { node: self.node() }, self.between(6_000, 12_000)),
             14..16 => (Fault::Hang { node: self.node() }, self.between(300, 9_000)),
-            16 => {
-                let ((a, b), latency) = (self.pair(), self.between(10, 300));
+            16..18 => {
+                let ((a, b), latency) = (self.pair(), self.between(10, 900));
                 (Fault::Slow { a, b, latency }, self.between(2_000, 10_000))
             }
-            17..19 => (Fault::SourceSlow, self.between(3_000, 12_000)),
+            18 => (Fault::SourceSlow, self.between(3_000, 12_000)),
             _ => (Fault::SourceFails, self.between(1_000, 6_000)),
         };
         Trouble { at, lasts, fault }
@@ -138,7 +138,7 @@ impl fmt::Display for Fault {
             Self::Crash { node } => write!(f, "node {node} crashes"),
             Self::Leave { node } => write!(f, "node {node} is shut down"),
             Self::Hang { node } => write!(f, "node {node}'s network stands still"),
-            Self::Slow { a, b, latency } => write!(f, "between nodes {a} and {b} everything takes {latency:?}"),
+            Self::Slow { a, b, latency } => write!(f, "between nodes {a} and {b} everything takes up to {latency:?}"),
             Self::SourceSlow => write!(f, "the source is slow"),
             Self::SourceFails => write!(f, "the source fails"),
         }
