@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 
 use crate::history::{Get, History, Write, now};
-use crate::truth::{KEYS, LAG, Source, Space, Truth, parse, value_of};
+use crate::truth::{KEYS, LAG, LOAD_MAX, Source, Space, Truth, parse, value_of};
 
 const READERS: usize = 5;
 const READ_PAUSE_MS: u64 = 40;
@@ -72,7 +72,8 @@ impl NodePlan {
             .simulated(self.rate_ppm, self.without);
         Space::ALL.into_iter().fold(builder, |builder, space| {
             let source = Source { space, truth: shared.truth.clone() };
-            builder.keyspace(KeyspaceSpec::new(space.name(), source).max_bytes(1 << 20))
+            // Short, so that owners forget early whom they answered.
+            builder.keyspace(KeyspaceSpec::new(space.name(), source).max_bytes(1 << 20).load_timeout(LOAD_MAX))
         })
     }
 

@@ -19,7 +19,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::history::{Get, History, Standing, Write};
-use crate::truth::{LAG, Space};
+use crate::truth::{LAG, LOAD_MAX, Space};
 
 /// The promise after a heal.
 pub const HEALED: Duration = Duration::from_secs(10);
@@ -30,8 +30,6 @@ const LEASE: Duration = Duration::from_secs(5);
 const LEASE_MARGIN: Duration = Duration::from_millis(400);
 /// What a node has sent arrives in this time, or never.
 const UNDER_WAY: Duration = Duration::from_secs(10);
-/// The longest that one load takes here.
-const LOAD_MAX: Duration = Duration::from_secs(2);
 /// Nodes find each other, and caches fill, in this time.
 const AT_REST: Duration = Duration::from_secs(10);
 

@@ -17,6 +17,8 @@ use crate::history::now;
 pub const KEYS: usize = 32;
 /// How far the replicas of the second keyspace's source lag behind.
 pub const LAG: Duration = Duration::from_millis(300);
+/// The longest that one load takes.
+pub const LOAD_MAX: Duration = Duration::from_secs(2);
 
 /// Which source, and so which keyspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
