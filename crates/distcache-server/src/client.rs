@@ -25,6 +25,9 @@ pub enum Command {
     Delete {
         keyspace: String,
         key: String,
+        /// For so long nothing that is loaded is kept, such as 2s: for a source whose replicas lag behind
+        #[arg(long, value_parser = duration)]
+        hold: Option<Duration>,
         #[command(flatten)]
         node: DataNode,
     },
@@ -145,8 +148,9 @@ pub async fn run(command: Command) -> Result<ExitCode, ClientError> {
     match command {
         Command::Get(args) => return get(args).await,
         Command::Put(args) => put(args).await?,
-        Command::Delete { keyspace, key, node } => {
-            drop(node.call(Method::DELETE, &path(&keyspace, &key), Bytes::new()).await?)
+        Command::Delete { keyspace, key, hold, node } => {
+            let path = path(&keyspace, &key) + &query("hold", hold);
+            node.call(Method::DELETE, &path, Bytes::new()).await?;
         }
         Command::Clear { keyspace, node } => {
             node.call(Method::POST, &format!("/admin/keyspaces/{}:clear", segment(&keyspace))).await?;
@@ -165,9 +169,13 @@ pub async fn run(command: Command) -> Result<ExitCode, ClientError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Whatever is longer than nothing stays longer than nothing.
+fn query(name: &str, duration: Option<Duration>) -> String {
+    duration.map(|duration| format!("?{name}={}ms", duration.as_millis().max(1))).unwrap_or_default()
+}
+
 async fn get(args: GetArgs) -> Result<ExitCode, ClientError> {
-    let query = args.timeout.map(|limit| format!("?timeout={}ms", limit.as_millis().max(1))).unwrap_or_default();
-    let path = path(&args.keyspace, &args.key) + &query;
+    let path = path(&args.keyspace, &args.key) + &query("timeout", args.timeout);
     let reply = match args.node.call(Method::GET, &path, Bytes::new()).await {
         Err(ClientError::Call(error)) if error.is_not_found() => {
             eprintln!("distcache: no value under {:?} in keyspace {:?}", args.key, args.keyspace);
@@ -206,8 +214,8 @@ async fn put(args: PutArgs) -> Result<(), ClientError> {
             value
         }
     };
-    let query = args.ttl.map(|ttl| format!("?ttl={}ms", ttl.as_millis().max(1))).unwrap_or_default();
-    args.node.call(Method::PUT, &(path(&args.keyspace, &args.key) + &query), value.into()).await?;
+    let path = path(&args.keyspace, &args.key) + &query("ttl", args.ttl);
+    args.node.call(Method::PUT, &path, value.into()).await?;
     Ok(())
 }
 

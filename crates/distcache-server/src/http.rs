@@ -14,7 +14,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 use axum::{Extension, Router, body::Body};
-use distcache::{Engine, Entry, GetOptions, Limits, Origin, PutOptions};
+use distcache::{DeleteOptions, Engine, Entry, GetOptions, Limits, Origin, PutOptions};
 use serde::Deserialize;
 
 mod batch;
@@ -66,6 +66,12 @@ struct WriteQuery {
     ttl: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    hold: Option<String>,
+}
+
 async fn read(
     State(engine): State<Engine>,
     path: KeyPath,
@@ -95,9 +101,17 @@ async fn write(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn remove(State(engine): State<Engine>, path: KeyPath) -> Result<StatusCode, ApiError> {
-    let Path((keyspace, key)) = path?;
-    engine.keyspace(&keyspace)?.delete(&key).await?;
+async fn remove(
+    State(engine): State<Engine>,
+    path: KeyPath,
+    query: Result<Query<RemoveQuery>, QueryRejection>,
+) -> Result<StatusCode, ApiError> {
+    let (Path((keyspace, key)), Query(query)) = (path?, query?);
+    let options = match duration("hold", query.hold)? {
+        Some(hold) => DeleteOptions::new().hold(hold),
+        None => DeleteOptions::new(),
+    };
+    engine.keyspace(&keyspace)?.delete_with(&key, options).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -186,7 +186,7 @@ impl Standings<'_> {
             let end = after.iter().position(|standing| standing.sees[node] == 0);
             end.is_some_and(|end| after[..end].iter().all(|standing| standing.sees[node] & !side == 0))
         };
-        side & 1 << get.node == 0 && nodes_of(side).all(ends_alone)
+        side != 0 && nodes_of(side).all(ends_alone)
     }
 
     /// Whether everything had been well for a while when the get began, and stayed so.

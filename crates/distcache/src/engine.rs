@@ -132,6 +132,7 @@ impl Engine {
         };
         engine.node.spawn(sweep(engine.node.clone(), engine.keyspaces.clone()));
         engine.node.spawn(refresh_hot_keys(engine.keyspaces.clone()));
+        engine.node.spawn(engine.node.clock.count_sleep());
         Ok(engine)
     }
 

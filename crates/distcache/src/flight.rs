@@ -9,12 +9,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use hashbrown::HashTable;
 use parking_lot::Mutex;
 use slab::Slab;
 
 use crate::error::{Error, Overload};
+use crate::net::Moment;
 use crate::spec::Entry;
 
 /// How a flight ended.
@@ -48,6 +50,7 @@ const SHARDS: usize = 64;
 pub(crate) struct Flights {
     shards: Box<[Mutex<HashTable<Arc<Flight>>>]>,
     waiters_max: usize,
+    joined_within: Duration,
 }
 
 struct Flight {
@@ -57,9 +60,10 @@ struct Flight {
     state: Mutex<State>,
 }
 
-/// Under which clear of the keyspace, and which view, something was begun.
+/// When, under which clear of the keyspace and under which view something was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
+    pub(crate) at: Moment,
     pub(crate) epoch: u32,
     pub(crate) view_seq: u32,
 }
@@ -73,8 +77,9 @@ pub(crate) struct Boarding {
 }
 
 impl Boarding {
-    fn admits(self, begun: Stamp) -> bool {
-        begun.epoch == self.now.epoch && begun.view_seq >= self.slot_since
+    fn admits(self, begun: Stamp, joined_within: Duration) -> bool {
+        let is_young = self.now.at.since(begun.at) <= joined_within;
+        is_young && begun.epoch == self.now.epoch && begun.view_seq >= self.slot_since
     }
 }
 
@@ -86,7 +91,12 @@ struct State {
 
 impl Flights {
     pub(crate) fn new(waiters_max: usize) -> Self {
-        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), waiters_max }
+        Self::joined_within(waiters_max, Duration::MAX)
+    }
+
+    /// Whoever comes later than `limit` after a flight has begun starts another one.
+    pub(crate) fn joined_within(waiters_max: usize, limit: Duration) -> Self {
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), waiters_max, joined_within: limit }
     }
 
     fn shard(&self, hash: u64) -> &Mutex<HashTable<Arc<Flight>>> {
@@ -103,7 +113,7 @@ impl Flights {
     ) -> Result<(Waiter, Option<Ticket>), Error> {
         let mut shard = self.shard(hash).lock();
         if let Ok(flight) = shard.find_entry(hash, |flight| *flight.key == *key) {
-            if boarding.admits(flight.get().begun) {
+            if boarding.admits(flight.get().begun, self.joined_within) {
                 return Ok((Waiter::of(flight.get(), self.waiters_max)?, None));
             }
             flight.remove();
@@ -242,14 +252,12 @@ impl Drop for Waiter {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
 
     use super::*;
     use crate::spec::Origin;
 
-    const NOW: Boarding = Boarding { now: Stamp { epoch: 1, view_seq: 5 }, slot_since: 3 };
+    const NOW: Boarding = Boarding { now: Stamp { at: Moment(0), epoch: 1, view_seq: 5 }, slot_since: 3 };
 
     fn flights() -> Arc<Flights> {
         Arc::new(Flights::new(3))
@@ -315,11 +323,28 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_flight_that_has_been_under_way_for_long_is_not_joined() {
+        let flights = Arc::new(Flights::joined_within(3, Duration::from_millis(100)));
+        let at = |millis| Boarding { now: Stamp { at: Moment(millis), ..NOW.now }, ..NOW };
+        let (_old, old_ticket) = flights.join(1, "k", at(50)).unwrap();
+        assert!(flights.join(1, "k", at(150)).unwrap().1.is_none());
+        let (_new, new_ticket) = flights.join(1, "k", at(151)).unwrap();
+        old_ticket.unwrap().land(|attached| {
+            assert!(!attached);
+            landed("old")
+        });
+        new_ticket.unwrap().land(|attached| {
+            assert!(attached);
+            landed("new")
+        });
+    }
+
+    #[tokio::test]
     async fn a_flight_from_before_a_clear_or_to_an_earlier_owner_is_not_joined() {
         let flights = flights();
-        let cleared = Boarding { now: Stamp { epoch: 2, view_seq: 5 }, slot_since: 3 };
-        let moved = Boarding { now: Stamp { epoch: 2, view_seq: 6 }, slot_since: 6 };
-        let elsewhere_moved = Boarding { now: Stamp { epoch: 2, view_seq: 7 }, slot_since: 6 };
+        let cleared = Boarding { now: Stamp { at: Moment(0), epoch: 2, view_seq: 5 }, slot_since: 3 };
+        let moved = Boarding { now: Stamp { at: Moment(0), epoch: 2, view_seq: 6 }, slot_since: 6 };
+        let elsewhere_moved = Boarding { now: Stamp { at: Moment(0), epoch: 2, view_seq: 7 }, slot_since: 6 };
         let (old, old_ticket) = flights.join(1, "k", NOW).unwrap();
         let (_, second) = flights.join(1, "k", cleared).unwrap();
         let (_, third) = flights.join(1, "k", moved).unwrap();

@@ -52,6 +52,7 @@ mod write;
 pub(crate) use hand_over::DEPARTED_KEPT;
 use load::Purpose;
 use renew::Failures;
+use serve::IN_TRANSIT;
 pub(crate) use serve::Served;
 use warm::WarmUp;
 
@@ -264,7 +265,7 @@ impl Core {
                 counters.clone(),
             ),
             loads: Arc::new(Flights::new(limits.waiters_per_key_max)),
-            fetches: Arc::new(Flights::new(limits.waiters_per_key_max)),
+            fetches: Arc::new(Flights::joined_within(limits.waiters_per_key_max, IN_TRANSIT)),
             leases: Leases::new(limits.leased_keys_max),
             changes: Changes::new(limits.changes_logged_max),
             holds: Holds::new(limits.holds_max),
@@ -450,7 +451,8 @@ impl Core {
     /// What flights of this key a caller may join that was sent its way by view `view_seq`.
     fn boarding(&self, hash: u64, view_seq: u32) -> Boarding {
         let epoch = self.epoch.load(Ordering::Acquire);
-        Boarding { now: Stamp { epoch, view_seq }, slot_since: self.node.tenures.of(hash).since }
+        let at = self.node.clock.now();
+        Boarding { now: Stamp { at, epoch, view_seq }, slot_since: self.node.tenures.of(hash).since }
     }
 
     fn view_seq(&self) -> u32 {

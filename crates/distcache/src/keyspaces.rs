@@ -128,7 +128,7 @@ impl Keyspaces {
         let told = join_all(cores.iter().map(|core| core.tell_returned(link, parted_at))).await;
         told.into_iter().collect::<Result<(), Error>>()?;
         let met = self.node.met_since(parted_at);
-        self.node.forget_parted(from);
+        self.node.note_told(from);
         Ok(Parted { places_you, met })
     }
 

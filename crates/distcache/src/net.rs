@@ -6,6 +6,8 @@
 
 use std::io;
 use std::net::SocketAddr;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rand::rngs::SmallRng;
@@ -81,11 +83,68 @@ impl Clock {
     }
 }
 
+impl Clock {
+    /// Lets the clock count also what the machine sleeps while this runs. Elsewhere than on Linux the standard library's clock is
+    /// taken as it is.
+    pub(crate) async fn count_sleep(self) {
+        #[cfg(target_os = "linux")]
+        if matches!(self, Self::Kernel) {
+            count_sleep().await;
+        }
+    }
+}
+
 #[cfg(target_os = "linux")]
 #[inline]
 fn kernel_now() -> Moment {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    Moment(now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000)
+    Moment(kernel_millis(rustix::time::ClockId::MonotonicCoarse) + SLEPT.millis())
+}
+
+#[cfg(target_os = "linux")]
+fn kernel_millis(clock: rustix::time::ClockId) -> u64 {
+    let now = rustix::time::clock_gettime(clock);
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
+}
+
+/// How long this machine was suspended since a node of this process started. The kernel's coarse clock, a fraction as dear to read
+/// as the one that counts it, leaves that out.
+#[cfg(target_os = "linux")]
+static SLEPT: Slept = Slept(AtomicU64::new(0));
+
+#[cfg(target_os = "linux")]
+struct Slept(AtomicU64);
+
+#[cfg(target_os = "linux")]
+impl Slept {
+    /// The clocks are read one after the other: what they differ by anyway is no sleep.
+    const MIN_MS: u64 = 10;
+
+    /// Of several nodes in one process the one that started first has seen the most.
+    fn note(&self, millis: u64) {
+        if millis >= self.millis() + Self::MIN_MS {
+            self.0.fetch_max(millis, Relaxed);
+        }
+    }
+
+    #[inline]
+    fn millis(&self) -> u64 {
+        self.0.load(Relaxed)
+    }
+}
+
+/// How long after a machine wakes its nodes may go on as if it had not slept.
+#[cfg(target_os = "linux")]
+const SLEEP_FOUND_WITHIN: Duration = Duration::from_millis(250);
+
+#[cfg(target_os = "linux")]
+async fn count_sleep() {
+    use rustix::time::ClockId;
+    let behind = || kernel_millis(ClockId::Boottime).saturating_sub(kernel_millis(ClockId::Monotonic));
+    let at_start = behind();
+    loop {
+        tokio::time::sleep(SLEEP_FOUND_WITHIN).await;
+        SLEPT.note(behind().saturating_sub(at_start));
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -160,6 +219,16 @@ mod tests {
             last = now;
         }
         assert!(last.since(start) >= Duration::from_millis(30), "{:?}", last.since(start));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_sleep_counts_once_and_what_two_readings_differ_by_does_not() {
+        let slept = Slept(AtomicU64::new(0));
+        slept.note(Slept::MIN_MS - 1);
+        assert_eq!(slept.millis(), 0);
+        [60_000, 60_003, 20_000].into_iter().for_each(|millis| slept.note(millis));
+        assert_eq!(slept.millis(), 60_000);
     }
 
     #[test]

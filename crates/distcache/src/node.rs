@@ -71,12 +71,22 @@ pub(crate) struct Node {
 struct Gone {
     incarnation: u64,
     at: Moment,
+    /// When it was back and heard all there was to hear.
+    told_at: Option<Moment>,
+}
+
+impl Gone {
+    fn is_remembered(&self, now: Moment) -> bool {
+        now.since(self.at) < GONE_REMEMBERED && self.told_at.is_none_or(|at| now.since(at) < TOLD_REMEMBERED)
+    }
 }
 
 /// Two nodes that are in sight of each other differ about the view for less than this.
 const VIEWS_DIFFER_MAX: Duration = Duration::from_secs(10);
 /// How long a node that went out of sight is remembered: as long as membership looks for it.
 const GONE_REMEMBERED: Duration = Duration::from_secs(30 * 60);
+/// The word that it has heard all may be lost: so long it may ask once more.
+const TOLD_REMEMBERED: Duration = Duration::from_secs(10);
 
 /// The cluster as this node sees it at one time.
 pub(crate) struct Topology {
@@ -310,24 +320,25 @@ impl Node {
     fn note_parted(&self, before: &Topology, after: &Topology) {
         let now = self.clock.now();
         let mut parted = self.parted.lock();
-        parted.retain(|_, gone| now.since(gone.at) < GONE_REMEMBERED);
+        parted.retain(|_, gone| gone.is_remembered(now));
         for peer in before.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Draining) {
             let id = NodeId::of(&peer.name);
             if after.incarnation(id) != Some(peer.incarnation) {
-                parted.insert(id, Gone { incarnation: peer.incarnation, at: now });
+                parted.insert(id, Gone { incarnation: peer.incarnation, at: now, told_at: None });
             }
         }
     }
 
     /// When this node lost sight of a peer that is the same now as it was then.
     pub(crate) fn parted_at(&self, id: NodeId) -> Option<Moment> {
-        let gone = self.parted.lock().get(&id).copied()?;
+        let gone = self.parted.lock().get(&id).copied().filter(|gone| gone.is_remembered(self.clock.now()))?;
         (self.topology().incarnation(id) == Some(gone.incarnation)).then_some(gone.at)
     }
 
     /// The peer that was lost sight of has heard all there was to hear.
-    pub(crate) fn forget_parted(&self, id: NodeId) {
-        self.parted.lock().remove(&id);
+    pub(crate) fn note_told(&self, id: NodeId) {
+        let now = self.clock.now();
+        self.parted.lock().entry(id).and_modify(|gone| gone.told_at = gone.told_at.or(Some(now)));
     }
 
     /// Nodes that may know of writes since `at`: those in sight, and those lost sight of since then.

@@ -18,7 +18,7 @@ use crate::engine::Engine;
 use crate::error::Error;
 use crate::keyspace::Keyspace;
 use crate::source::Cause;
-use crate::spec::{Entry, GetOptions, Origin, PutOptions};
+use crate::spec::{DeleteOptions, Entry, GetOptions, Origin, PutOptions};
 use crate::stats::KeyspaceStats;
 
 mod source;
@@ -167,9 +167,19 @@ impl<T: 'static> TypedKeyspace<T> {
         self.raw.delete(key).await
     }
 
+    /// See [`Keyspace::delete_with`].
+    pub async fn delete_with(&self, key: &str, options: DeleteOptions) -> Result<(), Error> {
+        self.raw.delete_with(key, options).await
+    }
+
     /// See [`Keyspace::delete_many`].
     pub async fn delete_many<K: AsRef<str>>(&self, keys: &[K]) -> Result<(), Error> {
         self.raw.delete_many(keys).await
+    }
+
+    /// See [`Keyspace::delete_many_with`].
+    pub async fn delete_many_with<K: AsRef<str>>(&self, keys: &[K], options: DeleteOptions) -> Result<(), Error> {
+        self.raw.delete_many_with(keys, options).await
     }
 
     /// See [`Keyspace::refresh`]. What the source gave is cached also where it does not decode.

@@ -30,6 +30,9 @@ fn read_write_remove() {
     assert_eq!(told(&node, &["delete", "plain", "k"]).0, 0);
     let (code, out, err) = told(&node, &["get", "plain", "k"]);
     assert_eq!((code, out.as_str(), err.lines().count()), (3, "", 1), "{err}");
+
+    assert_eq!(told(&node, &["delete", "users", "42", "--hold", "1h"]).0, 0);
+    assert!((0..2).all(|_| told(&node, &["get", "users", "42", "-v"]).2.contains("x-cache: miss")));
 }
 
 #[test]

@@ -89,6 +89,18 @@ fn what_was_deleted_is_loaded_anew() {
 }
 
 #[test]
+fn what_is_loaded_within_a_hold_is_answered_and_not_kept() {
+    let shop = Shop::new();
+    let node = node(&shop);
+    assert_eq!(node.send("DELETE", "/v1/users/7?hold=700ms", "").status, 204);
+    let status = || node.get("/v1/users/7").headers["x-cache"].clone();
+    assert_eq!([status(), status()], ["miss", "miss"]);
+    until("the hold ends", || status() == "hit");
+    let wrong = node.send("DELETE", "/v1/users/7?hold=0s", "");
+    assert_eq!((wrong.status, wrong.code()), (400, "bad_query".into()));
+}
+
+#[test]
 fn limits_are_told_before_memory_is_taken() {
     let shop = Shop::new();
     let node = node(&shop);

@@ -19,8 +19,8 @@ use crate::spec::Origin;
 use crate::stats::{Count, HITS_PER_SAMPLE};
 use crate::store::{Holding, Record};
 
-/// An answer that keeps no copy may still be on its way this long.
-const IN_TRANSIT: Duration = Duration::from_secs(1);
+/// Whoever asked counts as a holder at least this long: as long as others may join its question and take the answer for theirs.
+pub(super) const IN_TRANSIT: Duration = Duration::from_secs(1);
 /// How long a peer waits while it is being found out what others wrote in this node's place. Then it is told to look elsewhere: what
 /// is here may be older than a write that everybody else has seen.
 const DOUBT_WAIT: Duration = Duration::from_millis(100);
@@ -102,8 +102,8 @@ impl Core {
     fn register(&self, hash: u64, from: NodeId, wants_copy: bool, now: Moment, load: Duration) -> Duration {
         let settings_lease = self.definition.load().lease;
         let (lease, held) = match wants_copy {
-            true => (settings_lease, settings_lease),
-            false => (Duration::ZERO, settings_lease.min(IN_TRANSIT)),
+            true => (settings_lease, settings_lease.max(IN_TRANSIT)),
+            false => (Duration::ZERO, IN_TRANSIT),
         };
         let registered = self.leases.register(hash, from, now, with_margin(held) + load);
         if !registered && wants_copy {
