@@ -27,6 +27,7 @@ use crate::trust::handshake::{Hello, Topic};
 use crate::{DataSource, Fetched, SourceError};
 
 mod liar;
+mod messages;
 mod told;
 
 const HOP_BUDGET: Duration = Duration::from_millis(200);

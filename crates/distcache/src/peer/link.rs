@@ -51,6 +51,9 @@ pub(crate) struct Link {
     /// Questions that wait for a connection or for room on it.
     waiting: AtomicUsize,
     closed: CancellationToken,
+    /// Asked so far.
+    #[cfg(test)]
+    pub(crate) questions: AtomicUsize,
 }
 
 impl Link {
@@ -66,6 +69,8 @@ impl Link {
             ejected: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             closed,
+            #[cfg(test)]
+            questions: AtomicUsize::new(0),
         }
     }
 
@@ -92,6 +97,8 @@ impl Link {
         request: &Request<'_>,
         on_answer: OnAnswer,
     ) -> Option<(Arc<Connection>, RequestId)> {
+        #[cfg(test)]
+        self.questions.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         let urgent = matches!(request, Request::Invalidate { .. });
         let mut on_answer = on_answer;
         if let Some(connection) = self.standing() {
