@@ -56,6 +56,7 @@ pub struct NodePlan {
     pub ip: IpAddr,
     pub all: Vec<IpAddr>,
     pub rate_ppm: u64,
+    pub hop_budget: Duration,
     pub without: Option<Rule>,
     pub seed: u64,
 }
@@ -69,6 +70,7 @@ impl NodePlan {
             .peer_listen(SocketAddr::new([0, 0, 0, 0].into(), PEER_PORT))
             .gossip_listen(SocketAddr::new([0, 0, 0, 0].into(), GOSSIP_PORT))
             .advertise(self.ip)
+            .hop_budget(self.hop_budget)
             .simulated(self.rate_ppm, self.without);
         Space::ALL.into_iter().fold(builder, |builder, space| {
             let source = Source { space, truth: shared.truth.clone() };

@@ -88,6 +88,7 @@ impl Cluster<'_> {
                 ip: ips[number],
                 all: ips.clone(),
                 rate_ppm: plan.rates_ppm[number],
+                hop_budget: plan.hop_budget,
                 without: setting.without,
                 seed: setting.seed.wrapping_mul(31).wrapping_add(number as u64),
             };

@@ -44,7 +44,11 @@ pub struct Plan {
     pub troubles: Vec<Trouble>,
     /// What each node's clock shows of a million ticks.
     pub rates_ppm: Vec<u64>,
+    /// How long a peer may be silent: the default, or so long that answers may be late.
+    pub hop_budget: Duration,
 }
+
+const HOP_BUDGETS_MS: [u64; 2] = [250, 750];
 
 /// A cluster has started and is warm.
 const FIRST_AT: Duration = Duration::from_secs(8);
@@ -71,7 +75,9 @@ impl Plan {
             };
         }
         let rates_ppm = (0..nodes).map(|_| dice.rng.random_range(RATE_PPM - RATE_OFF_PPM..=RATE_PPM + RATE_OFF_PPM));
-        Self { rates_ppm: rates_ppm.collect(), troubles }
+        let rates_ppm = rates_ppm.collect();
+        let hop_budget = Duration::from_millis(HOP_BUDGETS_MS[dice.rng.random_range(0..HOP_BUDGETS_MS.len())]);
+        Self { rates_ppm, hop_budget, troubles }
     }
 }
 
@@ -106,7 +112,7 @@ impl Dice {
             12..14 => (Fault::Leave { node: self.node() }, self.between(6_000, 12_000)),
             14..16 => (Fault::Hang { node: self.node() }, self.between(300, 9_000)),
             16..18 => {
-                let ((a, b), latency) = (self.pair(), self.between(10, 900));
+                let ((a, b), latency) = (self.pair(), self.between(10, 400));
                 (Fault::Slow { a, b, latency }, self.between(2_000, 10_000))
             }
             18 => (Fault::SourceSlow, self.between(3_000, 12_000)),
