@@ -1,6 +1,7 @@
 //! The protocol without one of its rules: if the simulation is worth anything, some seed finds out.
 //!
-//! The invariant: a rule counts as found only by an answer that is too old, whatever else went wrong.
+//! The invariant: a rule counts as found only by an answer that is too old, and only if with the rule there is none under the same
+//! seed.
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use distcache::sim_support::Rule;
 
 use crate::Size;
 use crate::campaign;
-use crate::checker::Violation;
+use crate::checker::{Verdict, Violation};
 use crate::cluster::Setting;
 
 /// All rules by name.
@@ -20,6 +21,10 @@ pub fn names() -> String {
 /// The rule of this name.
 pub fn rule_named(name: &str) -> Option<Rule> {
     Rule::ALL.into_iter().find(|rule| format!("{rule:?}").eq_ignore_ascii_case(name))
+}
+
+fn stale_in(verdict: Verdict) -> Option<Violation> {
+    verdict.violations.into_iter().find(|violation| matches!(violation, Violation::Stale { .. }))
 }
 
 /// Leaves out one rule after the other; fails where one is not missed.
@@ -39,13 +44,12 @@ pub fn hunt(first_seed: u64, seeds: u64, only: Option<&str>, size: Size) -> Exit
         let (mut tried, mut found) = (0, None);
         campaign::each(settings.collect(), |setting, verdict| {
             tried += 1;
-            let is_stale = |violation: &Violation| matches!(violation, Violation::Stale { .. });
-            match verdict.violations.into_iter().find(is_stale) {
-                Some(violation) => {
+            match stale_in(verdict) {
+                Some(violation) if stale_in(campaign::verdict_of(Setting { without: None, ..setting })).is_none() => {
                     found = Some((setting.seed, violation));
                     ControlFlow::Break(())
                 }
-                None => ControlFlow::Continue(()),
+                _ => ControlFlow::Continue(()),
             }
         });
         match found {

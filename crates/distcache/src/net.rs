@@ -7,6 +7,8 @@
 use std::io;
 use std::net::SocketAddr;
 #[cfg(target_os = "linux")]
+use std::sync::OnceLock;
+#[cfg(target_os = "linux")]
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -106,7 +108,7 @@ fn kernel_millis(clock: rustix::time::ClockId) -> u64 {
     now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
 }
 
-/// How long this machine was suspended since a node of this process started. The kernel's coarse clock, a fraction as dear to read
+/// How long this machine was suspended since the first node of this process started. The kernel's coarse clock, a fraction as dear to read
 /// as the one that counts it, leaves that out.
 #[cfg(target_os = "linux")]
 static SLEPT: Slept = Slept(AtomicU64::new(0));
@@ -119,7 +121,6 @@ impl Slept {
     /// The clocks are read one after the other: what they differ by anyway is no sleep.
     const MIN_MS: u64 = 10;
 
-    /// Of several nodes in one process the one that started first has seen the most.
     fn note(&self, millis: u64) {
         if millis >= self.millis() + Self::MIN_MS {
             self.0.fetch_max(millis, Relaxed);
@@ -140,7 +141,9 @@ const SLEEP_FOUND_WITHIN: Duration = Duration::from_millis(250);
 async fn count_sleep() {
     use rustix::time::ClockId;
     let behind = || kernel_millis(ClockId::Boottime).saturating_sub(kernel_millis(ClockId::Monotonic));
-    let at_start = behind();
+    // The same for all nodes of this process, also for those that start later.
+    static AT_START: OnceLock<u64> = OnceLock::new();
+    let at_start = *AT_START.get_or_init(behind);
     loop {
         tokio::time::sleep(SLEEP_FOUND_WITHIN).await;
         SLEPT.note(behind().saturating_sub(at_start));
