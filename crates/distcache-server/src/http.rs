@@ -107,10 +107,7 @@ async fn remove(
     query: Result<Query<RemoveQuery>, QueryRejection>,
 ) -> Result<StatusCode, ApiError> {
     let (Path((keyspace, key)), Query(query)) = (path?, query?);
-    let options = match duration("hold", query.hold)? {
-        Some(hold) => DeleteOptions::new().hold(hold),
-        None => DeleteOptions::new(),
-    };
+    let options = DeleteOptions::new().hold(duration("hold", query.hold)?.unwrap_or_default());
     engine.keyspace(&keyspace)?.delete_with(&key, options).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -68,7 +68,7 @@ pub(crate) struct Stamp {
     pub(crate) view_seq: u32,
 }
 
-/// Who may join a flight: those for whom neither a clear nor a new owner of the slot came in between.
+/// Who may join a flight: those for whom neither a clear nor a new owner of the slot came in between, and who do not come too late.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Boarding {
     pub(crate) now: Stamp,
@@ -91,11 +91,11 @@ struct State {
 
 impl Flights {
     pub(crate) fn new(waiters_max: usize) -> Self {
-        Self::joined_within(waiters_max, Duration::MAX)
+        Self::joined_for(waiters_max, Duration::MAX)
     }
 
     /// Whoever comes later than `limit` after a flight has begun starts another one.
-    pub(crate) fn joined_within(waiters_max: usize, limit: Duration) -> Self {
+    pub(crate) fn joined_for(waiters_max: usize, limit: Duration) -> Self {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), waiters_max, joined_within: limit }
     }
 
@@ -324,7 +324,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_flight_that_has_been_under_way_for_long_is_not_joined() {
-        let flights = Arc::new(Flights::joined_within(3, Duration::from_millis(100)));
+        let flights = Arc::new(Flights::joined_for(3, Duration::from_millis(100)));
         let at = |millis| Boarding { now: Stamp { at: Moment(millis), ..NOW.now }, ..NOW };
         let (_old, old_ticket) = flights.join(1, "k", at(50)).unwrap();
         assert!(flights.join(1, "k", at(150)).unwrap().1.is_none());

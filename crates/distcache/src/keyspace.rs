@@ -265,7 +265,7 @@ impl Core {
                 counters.clone(),
             ),
             loads: Arc::new(Flights::new(limits.waiters_per_key_max)),
-            fetches: Arc::new(Flights::joined_within(limits.waiters_per_key_max, IN_TRANSIT)),
+            fetches: Arc::new(Flights::joined_for(limits.waiters_per_key_max, IN_TRANSIT)),
             leases: Leases::new(limits.leased_keys_max),
             changes: Changes::new(limits.changes_logged_max),
             holds: Holds::new(limits.holds_max),

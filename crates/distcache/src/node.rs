@@ -3,7 +3,7 @@
 //! Decides nothing about keys. The invariant: a [`Topology`] is replaced whole and never changed, so that whoever took one sees
 //! owners, links and peers of the same view.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -54,14 +54,14 @@ pub(crate) struct Node {
     /// Which rules of the write promise are kept: all of them, outside of a simulation.
     pub(crate) promise: Promise,
     topology: ArcSwap<Topology>,
-    /// The number of the view, for those who wait for the next one.
-    views: watch::Sender<u32>,
+    /// Wakes whoever waits for the next view, in the order of their coming: a simulation is to go the same way each time.
+    view_changed: Notify,
     /// How many inquiries are under way into what others wrote while they took this node for dead.
     doubts: AtomicUsize,
     /// Wakes whoever waits until there are none.
     sure: Notify,
     /// Nodes that went out of sight without a farewell.
-    parted: Mutex<HashMap<NodeId, Gone>>,
+    parted: Mutex<BTreeMap<NodeId, Gone>>,
     link_settings: Arc<LinkSettings>,
     versions: AtomicU64,
 }
@@ -184,7 +184,7 @@ impl Node {
             tenures: Tenures::new(),
             promise: parts.promise,
             topology: ArcSwap::from_pointee(topology),
-            views: watch::Sender::new(0),
+            view_changed: Notify::new(),
             doubts: AtomicUsize::new(0),
             sure: Notify::new(),
             parted: Mutex::default(),
@@ -218,8 +218,17 @@ impl Node {
 
     /// Returns with the first view after the one numbered `seq`, or when `patience` is over.
     pub(crate) async fn until_view_after(&self, seq: u32, patience: Duration) {
-        let mut views = self.views.subscribe();
-        let _ = tokio::time::timeout(patience, views.wait_for(|now| *now != seq)).await;
+        let next = async {
+            loop {
+                // Before looking, so that no change is missed.
+                let changed = self.view_changed.notified();
+                if self.topology().placement.seq() != seq {
+                    return;
+                }
+                changed.await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, next).await;
     }
 
     /// Whether it is being found out what others wrote in this node's place: what it owns is answered to its own callers meanwhile, and
@@ -310,7 +319,9 @@ impl Node {
         let after = Topology { placement, owners, links, peers };
         self.note_parted(&before, &after);
         self.topology.store(Arc::new(after));
-        self.views.send_if_modified(|now| std::mem::replace(now, seq) != seq);
+        if before.placement.seq() != seq {
+            self.view_changed.notify_waiters();
+        }
         // Last, so that whoever fails by it finds the new view.
         gone.iter().for_each(|link| link.close());
         self.sweep.notify_one();
@@ -337,8 +348,9 @@ impl Node {
 
     /// The peer that was lost sight of has heard all there was to hear.
     pub(crate) fn note_told(&self, id: NodeId) {
-        let now = self.clock.now();
-        self.parted.lock().entry(id).and_modify(|gone| gone.told_at = gone.told_at.or(Some(now)));
+        if let Some(gone) = self.parted.lock().get_mut(&id) {
+            gone.told_at.get_or_insert(self.clock.now());
+        }
     }
 
     /// Nodes that may know of writes since `at`: those in sight, and those lost sight of since then.

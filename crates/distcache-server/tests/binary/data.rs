@@ -92,7 +92,7 @@ fn what_was_deleted_is_loaded_anew() {
 fn what_is_loaded_within_a_hold_is_answered_and_not_kept() {
     let shop = Shop::new();
     let node = node(&shop);
-    assert_eq!(node.send("DELETE", "/v1/users/7?hold=700ms", "").status, 204);
+    assert_eq!(node.send("DELETE", "/v1/users/7?hold=2s", "").status, 204);
     let status = || node.get("/v1/users/7").headers["x-cache"].clone();
     assert_eq!([status(), status()], ["miss", "miss"]);
     until("the hold ends", || status() == "hit");

@@ -27,9 +27,10 @@ const DOUBT_WAIT: Duration = Duration::from_millis(100);
 /// Only where a simulation does without [`Rule::RegisterOnArrival`].
 const LATE_BOOKS: Duration = Duration::from_millis(20);
 
-/// A lease as the owner counts it: clocks run at slightly different rates, and tick in steps.
-pub(super) fn with_margin(lease: Duration) -> Duration {
-    lease + lease / 50 + Duration::from_millis(20)
+/// How long the owner counts whoever it gave a lease as a holder: clocks run at slightly different rates, and tick in steps.
+pub(super) fn in_books(lease: Duration) -> Duration {
+    let held = lease.max(IN_TRANSIT);
+    held + held / 50 + Duration::from_millis(20)
 }
 
 /// What the owner answers for one key, before it is put into bytes.
@@ -100,12 +101,8 @@ impl Core {
 
     /// Enters the asker as a holder; the lease it may be given. What is on its way to it counts as held.
     fn register(&self, hash: u64, from: NodeId, wants_copy: bool, now: Moment, load: Duration) -> Duration {
-        let settings_lease = self.definition.load().lease;
-        let (lease, held) = match wants_copy {
-            true => (settings_lease, settings_lease.max(IN_TRANSIT)),
-            false => (Duration::ZERO, IN_TRANSIT),
-        };
-        let registered = self.leases.register(hash, from, now, with_margin(held) + load);
+        let lease = if wants_copy { self.definition.load().lease } else { Duration::ZERO };
+        let registered = self.leases.register(hash, from, now, in_books(lease) + load);
         if !registered && wants_copy {
             self.counters.one(Count::LeasesRefused);
         }

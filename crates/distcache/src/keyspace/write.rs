@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use tracing::Instrument;
 
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
-use super::serve::with_margin;
+use super::serve::in_books;
 use super::{Core, Route};
 use crate::builder::TIMEOUT_MAX;
 use crate::error::{Error, Overload, Unreached};
@@ -318,7 +318,7 @@ impl Core {
     pub(super) fn holders_of(&self, hashes: &[u64], but: Option<NodeId>) -> ByPeer<Copy> {
         let mut told = ByPeer::default();
         let (topology, now) = (self.node.topology(), self.node.clock.now());
-        let lease = with_margin(self.definition.load().lease);
+        let lease = in_books(self.definition.load().lease);
         for &hash in hashes {
             // The slot's last owner may have given leases that nobody here knows of.
             let is_young =
@@ -361,7 +361,7 @@ impl Core {
             }
             Err(error) => {
                 tracing::debug!(keyspace = self.name, peer = link.name(), %error, "an invalidation was not confirmed");
-                let lease = self.node.clock.now().after(with_margin(self.definition.load().lease));
+                let lease = self.node.clock.now().after(in_books(self.definition.load().lease));
                 let missed = copies.iter().map(|copy| (copy.hash, copy.holder.map_or(lease, |holder| holder.until)));
                 self.missed.note(link.id(), missed);
             }

@@ -21,7 +21,7 @@ impl Calm {
             nodes[me].core.redefine(KeyspaceSpec::new("things", source.clone()).lease(LEASE));
         }
         let young = || {
-            let (node, lease) = (&nodes[OWNER].node, super::super::serve::with_margin(LEASE));
+            let (node, lease) = (&nodes[OWNER].node, super::super::serve::in_books(LEASE));
             node.topology().placement.is_young(0, node.clock.now(), lease)
         };
         while young() {

@@ -104,3 +104,22 @@ async fn a_node_in_doubt_answers_no_other_node_from_what_it_has() {
     assert_eq!(answer.unwrap().origin, Origin::Peer, "it has waited for the end of the doubt");
     assert_eq!(source.0.load(SeqCst), 2);
 }
+
+/// The answer may be lost on the way: then it is asked for once more, and has to be the same.
+#[tokio::test]
+async fn who_was_taken_for_dead_hears_the_same_when_it_asks_again() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let me = peer("a", a.addr, PeerState::Draining, true);
+    let to_b = peer("b", b.addr, PeerState::Ready, false);
+    for view in [vec![me.clone(), to_b.clone()], vec![me.clone()], vec![me, to_b]] {
+        a.node.adopt(view);
+    }
+    let to_a = peer("a", a.addr, PeerState::Draining, false);
+    b.node.adopt(vec![to_a, peer("b", b.addr, PeerState::Ready, true)]);
+    let link = b.node.topology().link(NodeId::of("a")).unwrap().clone();
+    let ask = || async { crate::heal::ask(&link, Duration::from_secs(2)).await.unwrap() };
+    let (first, again) = (ask().await, ask().await);
+    assert!(first.places_you && !first.met.is_empty(), "{first:?}");
+    assert_eq!(first.met, again.met);
+}
