@@ -88,16 +88,3 @@ impl History {
         hasher.finish()
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cluster::{self, Setting};
-
-    /// With a cut in one direction, after which many who wait for a view go on at once.
-    #[test]
-    fn a_seed_goes_the_same_way_each_time() {
-        let setting = Setting { seed: 185, nodes: 5, length: Duration::from_secs(300), without: None };
-        assert_eq!(cluster::run(setting).fingerprint(), cluster::run(setting).fingerprint());
-    }
-}
