@@ -10,8 +10,8 @@ use distcache::sim_support::Rule;
 
 use crate::Size;
 use crate::campaign;
-use crate::checker::{Verdict, Violation};
 use crate::cluster::Setting;
+use crate::report::report_on;
 
 /// All rules by name.
 pub fn names() -> String {
@@ -23,29 +23,19 @@ pub fn rule_named(name: &str) -> Option<Rule> {
     Rule::ALL.into_iter().find(|rule| format!("{rule:?}").eq_ignore_ascii_case(name))
 }
 
-fn stale_in(verdict: Verdict) -> Option<Violation> {
-    verdict.violations.into_iter().find(|violation| matches!(violation, Violation::Stale { .. }))
-}
-
 /// Leaves out one rule after the other; fails where one is not missed.
-pub fn hunt(first_seed: u64, seeds: u64, only: Option<&str>, size: Size) -> ExitCode {
-    let wanted: Vec<Rule> = match only {
-        None => Rule::ALL.into(),
-        Some(name) => rule_named(name).into_iter().collect(),
-    };
-    if wanted.is_empty() {
-        eprintln!("there is no such rule; there are: {}", names());
-        return ExitCode::from(2);
-    }
+pub fn hunt(first_seed: u64, seeds: u64, only: Option<Rule>, size: Size) -> ExitCode {
+    let wanted = only.map_or_else(|| Rule::ALL.to_vec(), |rule| vec![rule]);
+    let rules = wanted.len();
     let mut missed = 0;
     for rule in wanted {
         let settings =
             (first_seed..first_seed + seeds).map(|seed| Setting { without: Some(rule), ..size.setting(seed) });
         let (mut tried, mut found) = (0, None);
-        campaign::each(settings.collect(), |setting, verdict| {
+        campaign::each(settings.collect(), |setting, report| {
             tried += 1;
-            match stale_in(verdict) {
-                Some(violation) if stale_in(campaign::verdict_of(Setting { without: None, ..setting })).is_none() => {
+            match report.stale() {
+                Some(violation) if report_on(Setting { without: None, ..setting }).stale().is_none() => {
                     found = Some((setting.seed, violation));
                     ControlFlow::Break(())
                 }
@@ -60,6 +50,6 @@ pub fn hunt(first_seed: u64, seeds: u64, only: Option<&str>, size: Size) -> Exit
             }
         }
     }
-    println!("rules={} missed={missed}", if only.is_some() { 1 } else { Rule::ALL.len() });
+    println!("rules={rules} missed={missed}");
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -1,8 +1,8 @@
 //! Simulates whole clusters of distcache and checks what a write promises.
 //!
 //! In reading order: `plan` (what will befall the cluster, by a seed), `truth` (the source), `callers` (a node and those who call
-//! it), `cluster` (nodes, network and plan put together), `history` (what happened), `checker` (whether it was allowed), `campaign`
-//! (many seeds), `hunt` (the protocol without one of its rules).
+//! it), `cluster` (nodes, network and plan put together), `history` (what happened), `checker` (whether it was allowed), `report` (one
+//! seed, in a process of its own), `campaign` (many seeds), `hunt` (the protocol without one of its rules).
 
 mod callers;
 mod campaign;
@@ -12,14 +12,17 @@ mod history;
 mod hunt;
 mod plan;
 mod replay;
+mod report;
 mod truth;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use distcache::sim_support::Rule;
 
 use crate::cluster::Setting;
+use crate::report::Report;
 
 #[derive(Parser)]
 #[command(about = "Simulates whole clusters of distcache and checks what a write promises.")]
@@ -55,6 +58,16 @@ enum Command {
         #[arg(long, default_value_t = f64::MAX)]
         to: f64,
         /// Without this rule, as `hunt` names it.
+        #[arg(long)]
+        without: Option<String>,
+        #[command(flatten)]
+        size: Size,
+    },
+    /// Runs one seed and prints what there is to say of it, for `run` and `hunt`.
+    #[command(hide = true)]
+    Judge {
+        #[arg(long)]
+        seed: u64,
         #[arg(long)]
         without: Option<String>,
         #[command(flatten)]
@@ -99,15 +112,28 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { seeds, first_seed, size } => campaign::run(first_seed, seeds, size),
         Command::Replay { seed, key, from, to, without, size } => {
-            let without = match without.map(|name| hunt::rule_named(&name)) {
-                Some(None) => {
-                    eprintln!("there is no such rule; there are: {}", hunt::names());
-                    return ExitCode::from(2);
-                }
-                other => other.flatten(),
-            };
+            let Ok(without) = rule_of(without) else { return no_such_rule() };
             replay::replay(Setting { without, ..size.setting(seed) }, key, from..to)
         }
-        Command::Hunt { seeds, first_seed, rule, size } => hunt::hunt(first_seed, seeds, rule.as_deref(), size),
+        Command::Judge { seed, without, size } => {
+            let Ok(without) = rule_of(without) else { return no_such_rule() };
+            let setting = Setting { without, ..size.setting(seed) };
+            print!("{}", Report::of(&checker::judge(&cluster::run(setting), setting.length)).to_lines());
+            ExitCode::SUCCESS
+        }
+        Command::Hunt { seeds, first_seed, rule, size } => match rule_of(rule) {
+            Ok(rule) => hunt::hunt(first_seed, seeds, rule, size),
+            Err(()) => no_such_rule(),
+        },
     }
+}
+
+/// No name is no rule; `Err`: nothing is called so.
+fn rule_of(name: Option<String>) -> Result<Option<Rule>, ()> {
+    name.map(|name| hunt::rule_named(&name).ok_or(())).transpose()
+}
+
+fn no_such_rule() -> ExitCode {
+    eprintln!("there is no such rule; there are: {}", hunt::names());
+    ExitCode::from(2)
 }

@@ -1,0 +1,29 @@
+//! The program as it is called.
+use std::process::Command;
+#![allow(clippy::unwrap_used)]
+
+
+fn last_line(args: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_distcache-sim")).args(args).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().lines().last().unwrap().to_owned()
+}
+
+/// With cuts and crashes, after which many who wait go on at once.
+#[test]
+fn a_seed_goes_the_same_way_each_time() {
+    let replayed = || last_line(&["replay", "--seed", "185"]);
+    let first = replayed();
+    assert!(first.starts_with("seed=185 ops=") && first.contains("fingerprint="), "{first}");
+    assert_eq!(first, replayed());
+}
+
+/// What is said of a seed among others is what is said of it alone.
+#[test]
+fn a_seed_that_comes_second_goes_as_it_does_first() {
+    let ops = |line: &str| line.split(' ').find_map(|part| part.strip_prefix("ops=")?.parse::<u64>().ok()).unwrap();
+    let size = ["--minutes", "1"];
+    let of = |first: &str, seeds: &str| {
+        ops(&last_line(&[&["run", "--first-seed", first, "--seeds", seeds], &size[..]].concat()))
+    };
+    assert_eq!(of("1", "3"), of("1", "1") + of("2", "1") + of("3", "1"));
+}
