@@ -1,7 +1,8 @@
 //! The program as it is called.
-use std::process::Command;
+
 #![allow(clippy::unwrap_used)]
 
+use std::process::Command;
 
 fn last_line(args: &[&str]) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_distcache-sim")).args(args).output().unwrap();
