@@ -538,8 +538,7 @@ async fn join(node: &Arc<Node>, cluster: &Cluster, keyspaces: &Arc<Keyspaces>) {
         let before = node.adopt(view.peers.clone());
         keyspaces.follow(&before);
     }
-    node.spawn(heal_when_returned(node.clone(), cluster.clone(), keyspaces.clone()));
-    node.spawn(follow(node.clone(), keyspaces.clone(), views));
+    node.spawn(follow(node.clone(), cluster.clone(), keyspaces.clone(), views));
 }
 
 /// Makes up for what could not be said while a peer was out of reach.
@@ -549,19 +548,25 @@ async fn make_up(mut reached: mpsc::UnboundedReceiver<NodeId>, keyspaces: Arc<Ke
     }
 }
 
-/// Hears what was written elsewhere each time that the others have taken this node for dead.
-async fn heal_when_returned(node: Arc<Node>, cluster: Cluster, keyspaces: Arc<Keyspaces>) {
+/// Takes each new view; and each time that the others have taken this node for dead, it hears what was written elsewhere.
+async fn follow(node: Arc<Node>, cluster: Cluster, keyspaces: Arc<Keyspaces>, mut views: watch::Receiver<Arc<View>>) {
     let mut epoch = cluster.epoch();
-    while let Some(now) = cluster.returned_since(epoch).await {
-        epoch = now;
-        heal::heal(node.clone(), keyspaces.clone()).await;
-    }
-}
-
-async fn follow(node: Arc<Node>, keyspaces: Arc<Keyspaces>, mut views: watch::Receiver<Arc<View>>) {
-    while views.changed().await.is_ok() {
-        let peers = views.borrow_and_update().peers.clone();
-        let before = node.adopt(peers);
+    loop {
+        let is_over = tokio::select! {
+            biased;
+            returned = cluster.returned_since(epoch) => returned.is_none(),
+            changed = views.changed() => changed.is_err(),
+        };
+        if is_over {
+            return;
+        }
+        let view = views.borrow_and_update().clone();
+        // After the view was read, and before it counts: nothing is answered to those who are back without a doubt.
+        let known = std::mem::replace(&mut epoch, cluster.epoch());
+        if known != epoch {
+            node.spawn(heal::heal(node.clone(), keyspaces.clone()));
+        }
+        let before = node.adopt(view.peers.clone());
         keyspaces.follow(&before);
     }
 }

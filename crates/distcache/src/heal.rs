@@ -33,22 +33,27 @@ pub(crate) async fn ask(link: &Arc<Link>, limit: Duration) -> Result<Parted, Err
     link.call(Request::Part, limit, parted).await?
 }
 
-/// Asks until all have told, or drops what is owned here.
-pub(crate) async fn heal(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
-    if !node.promise.keeps(Rule::Heal) {
-        return;
+/// Asks until all have told, or drops what is owned here. The node is in doubt from the call on, not from the first poll.
+pub(crate) fn heal(node: Arc<Node>, keyspaces: Arc<Keyspaces>) -> impl Future<Output = ()> {
+    let doubt = node.promise.keeps(Rule::Heal).then(|| node.doubt());
+    async move {
+        if let Some(_doubt) = doubt {
+            hear_all(&node, &keyspaces).await;
+        }
     }
-    let _doubt = node.doubt();
+}
+
+async fn hear_all(node: &Node, keyspaces: &Keyspaces) {
     let mut inquiry = Inquiry::default();
     let asked = tokio::time::timeout(PATIENCE, async {
-        while inquiry.concerned.is_empty() || !inquiry.missing(&node).is_empty() {
-            inquiry.ask_those_left(&node).await;
+        while inquiry.concerned.is_empty() || !inquiry.missing(node).is_empty() {
+            inquiry.ask_those_left(node).await;
             tokio::time::sleep(PAUSE).await;
         }
     });
     // It may be that nobody has lost sight of this node for long enough to write: at the end all have said so.
     let _ = asked.await;
-    match inquiry.missing(&node).len() {
+    match inquiry.missing(node).len() {
         0 => tracing::info!("what was written elsewhere while this node was taken for dead has been told"),
         missing => {
             let why = "not everybody who may have written in this node's place has told: what it owns is dropped";

@@ -281,7 +281,7 @@ impl Keyspaces {
                 Prepared::Done
             }
             Request::Peek { keyspace, keys } => {
-                let served = core(keyspace, keys.len())?.serve_peek(keyspace.generation, keys);
+                let served = core(keyspace, keys.len())?.serve_peek(from, keyspace.generation, keys);
                 Prepared::Many(served, frame_bytes_max - ANSWER_FRAME_BYTES)
             }
             Request::HandOver { keyspace, entries } => {

@@ -254,9 +254,9 @@ impl Node {
         !self.is_in_doubt() || tokio::time::timeout(patience, self.until_sure()).await.is_ok()
     }
 
-    pub(crate) fn doubt(&self) -> Doubt<'_> {
+    pub(crate) fn doubt(self: &Arc<Self>) -> Doubt {
         self.doubts.fetch_add(1, Relaxed);
-        Doubt(self)
+        Doubt(self.clone())
     }
 
     /// What this node says first to its peers.
@@ -391,9 +391,9 @@ impl Node {
 }
 
 /// Lasts as long as the inquiry.
-pub(crate) struct Doubt<'a>(&'a Node);
+pub(crate) struct Doubt(Arc<Node>);
 
-impl Drop for Doubt<'_> {
+impl Drop for Doubt {
     fn drop(&mut self) {
         self.0.doubts.fetch_sub(1, Relaxed);
         self.0.sure.notify_waiters();

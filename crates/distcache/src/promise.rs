@@ -27,6 +27,9 @@ pub enum Rule {
     HandOverFence,
     /// The last owner is not asked for a key that was written since.
     PeekFence,
+    /// An owner tells its writes to a node that takes itself for the owner, too; and a new owner of which the last one may not
+    /// have heard keeps nothing.
+    TellRivals,
     /// What is loaded within the hold of a delete is not kept.
     Hold,
 }
@@ -34,7 +37,7 @@ pub enum Rule {
 impl Rule {
     /// All of them, in the order of the argument.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::LoadFence,
         Self::Detach,
         Self::RegisterOnArrival,
@@ -46,6 +49,7 @@ impl Rule {
         Self::Heal,
         Self::HandOverFence,
         Self::PeekFence,
+        Self::TellRivals,
         Self::Hold,
     ];
 }

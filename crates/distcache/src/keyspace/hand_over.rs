@@ -4,7 +4,7 @@
 //! peeks and askers who have not heard yet from it, and hands everything over, the hottest first, bounded in bytes and time. The
 //! invariants: only what counted when the slot left is handed over; nothing is kept in place of what is there, nor under a key
 //! that was written here since the slot came, nor where that is not known; what arrives keeps its age, so that a write elsewhere
-//! that is told later still finds it too old.
+//! that is told later still finds it too old; who takes itself for the owner of a key of ours is told of its writes like a holder.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::node::{Owner, Topology};
 use crate::peer::link::Link;
 use crate::peer::wire::{Answer, HandedOver, Request, Response};
 use crate::promise::Rule;
+use crate::ring::NodeId;
 use crate::spec::{Entry, Origin};
 use crate::stats::Count;
 use crate::store::{Holding, Look, Now, Record, Validity};
@@ -232,13 +233,13 @@ impl Core {
     }
 
     /// Asks the last owners of these keys for them; gives back those that the source has to be asked for.
-    pub(super) async fn peek(&self, tickets: Vec<Ticket>, begun: Begun) -> Vec<Ticket> {
-        let mut left = Vec::new();
+    pub(super) async fn peek(&self, tickets: Vec<Ticket>, begun: Begun) -> Unseen {
+        let mut left = Unseen::default();
         let mut asked = ByPeer::default();
         for ticket in tickets {
             match self.to_peek_at(ticket.hash(), ticket.key()) {
                 Some(link) => asked.push(&link, ticket),
-                None => left.push(ticket),
+                None => left.known.push(ticket),
             }
         }
         if asked.is_empty() {
@@ -249,11 +250,15 @@ impl Core {
             (tickets, inherited)
         }));
         for (tickets, inherited) in answered.await {
+            let Ok(inherited) = inherited else {
+                left.unheard.extend(tickets);
+                continue;
+            };
             let mut inherited = inherited.into_iter();
             for ticket in tickets {
                 match inherited.next().flatten() {
                     Some(record) => self.land_inherited(ticket, record, begun),
-                    None => left.push(ticket),
+                    None => left.known.push(ticket),
                 }
             }
         }
@@ -273,7 +278,8 @@ impl Core {
         (is_unwritten && self.owned_record(hash, key).is_none()).then(|| link.clone())
     }
 
-    async fn ask_to_peek(&self, link: &Arc<Link>, tickets: &[Ticket]) -> Vec<Option<Record>> {
+    /// An error says that the last owner may not have heard yet who asks.
+    async fn ask_to_peek(&self, link: &Arc<Link>, tickets: &[Ticket]) -> Result<Vec<Option<Record>>, Error> {
         let keys: Vec<String> = tickets.iter().map(|ticket| ticket.key().to_owned()).collect();
         let until = tokio::time::Instant::now() + PEEK_PATIENCE;
         let seen = loop {
@@ -282,6 +288,7 @@ impl Core {
                 Err(Error::NotOwner { .. }) if tokio::time::Instant::now() < until => {
                     tokio::time::sleep(PEEK_PAUSE).await
                 }
+                Err(error @ Error::Timeout { .. }) => return Err(error),
                 seen => break seen.unwrap_or_default(),
             }
         };
@@ -290,7 +297,7 @@ impl Core {
             self.node.limits.check_value(value.len()).ok()?;
             Some(self.inherited(key, &value, age, remaining))
         });
-        inherited.collect()
+        Ok(inherited.collect())
     }
 
     async fn look_over(&self, link: &Arc<Link>, keys: &[String]) -> Result<Vec<Seen>, Error> {
@@ -326,12 +333,12 @@ impl Core {
     }
 
     /// What this node has of keys that it has just lost; `NotFound`: nothing, `NotOwner`: they are still its own.
-    pub(crate) fn serve_peek(self: &Arc<Self>, generation: u64, keys: &[&str]) -> Vec<Served> {
+    pub(crate) fn serve_peek(self: &Arc<Self>, from: NodeId, generation: u64, keys: &[&str]) -> Vec<Served> {
         self.advance(generation);
-        let topology = self.node.topology();
         let served = keys.iter().map(|key| {
             let hash = self.hash(key);
-            if topology.owns(hash) {
+            if self.node.tenures.of(hash).is_mine {
+                self.register_rival(hash, from);
                 return Served::NotOwner;
             }
             self.look_at_departed(hash, key).map_or(Served::NotFound, |record| self.served_departed(record))
@@ -347,6 +354,15 @@ impl Core {
             Err(_) => Served::NotFound,
         }
     }
+}
+
+/// Keys that the last owner has not, or does not say that it has.
+#[derive(Default)]
+pub(super) struct Unseen {
+    /// It has heard who asks: of what it may still write it tells this node.
+    pub(super) known: Vec<Ticket>,
+    /// It may not have heard, and write without telling.
+    pub(super) unheard: Vec<Ticket>,
 }
 
 /// Value, age and remaining lifetime.

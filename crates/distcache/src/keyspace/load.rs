@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
+use super::hand_over::Unseen;
 use super::{Begun, Core, Definition, entry_of};
 use crate::error::{Error, Overload};
 use crate::expiry::{self, Grace, Times};
@@ -30,7 +31,7 @@ pub(super) enum Purpose {
     Own,
     /// The owner could not be reached: the value is kept as a copy, no longer than a lease.
     Fallback,
-    /// The nodes disagree about the owner: the value answers who asked, nothing more.
+    /// The nodes disagree about the owner, or may: the value answers who asked, nothing more.
     FallbackUnkept,
 }
 
@@ -127,10 +128,16 @@ impl Core {
         });
     }
 
-    async fn run_loads(&self, mut tickets: Vec<Ticket>, purpose: Purpose, anew: Anew) {
-        if (purpose, anew) == (Purpose::Own, Anew::No) {
-            tickets = self.peek(tickets, self.begin()).await;
+    async fn run_loads(&self, tickets: Vec<Ticket>, purpose: Purpose, anew: Anew) {
+        if (purpose, anew) != (Purpose::Own, Anew::No) {
+            return self.load_from_source(tickets, purpose).await;
         }
+        let Unseen { known, unheard } = self.peek(tickets, self.begin()).await;
+        let unkept = if self.node.promise.keeps(Rule::TellRivals) { Purpose::FallbackUnkept } else { Purpose::Own };
+        tokio::join!(self.load_from_source(known, Purpose::Own), self.load_from_source(unheard, unkept));
+    }
+
+    async fn load_from_source(&self, tickets: Vec<Ticket>, purpose: Purpose) {
         if tickets.is_empty() {
             return;
         }

@@ -109,10 +109,20 @@ impl Core {
         if registered { lease } else { Duration::ZERO }
     }
 
+    /// Another node acts as the owner of a key that is this node's: one of the two views is the older one. If it is this one, what is
+    /// still written here is told to the other, which passes it on to its holders.
+    pub(super) fn register_rival(&self, hash: u64, rival: NodeId) {
+        if self.node.promise.keeps(Rule::TellRivals) {
+            let lease = in_books(self.definition.load().lease);
+            self.leases.register(hash, rival, self.node.clock.now(), lease);
+        }
+    }
+
     pub(crate) async fn serve_get(self: &Arc<Self>, from: NodeId, get: &Get<'_>) -> Served {
         self.advance(get.keyspace.generation);
         let hash = self.hash(get.key);
         if !self.node.is_sure_within(DOUBT_WAIT).await {
+            self.register_turned_away(hash, from);
             return Served::NotOwner;
         }
         if let Err(refused) = self.serves(hash, get.key) {
@@ -135,6 +145,11 @@ impl Core {
         }
     }
 
+    /// Who is told to look elsewhere loads for itself: it hears of writes, so that who asks there after one does not join that load.
+    fn register_turned_away(&self, hash: u64, from: NodeId) {
+        self.register(hash, from, false, self.node.clock.now(), self.fetch_deadline());
+    }
+
     /// What an owner without the rule would do: the books are brought up to date when the answer is on its way already.
     fn register_late(self: &Arc<Self>, hash: u64, from: NodeId, wants_copy: bool) -> Duration {
         let core = self.clone();
@@ -148,6 +163,7 @@ impl Core {
     pub(crate) async fn serve_get_many(self: &Arc<Self>, from: NodeId, get: &GetMany<'_>) -> Vec<Served> {
         self.advance(get.keyspace.generation);
         if !self.node.is_sure_within(DOUBT_WAIT).await {
+            get.keys.iter().for_each(|(key, _)| self.register_turned_away(self.hash(key), from));
             return get.keys.iter().map(|_| Served::NotOwner).collect();
         }
         let limit = get.deadline.min(self.fetch_deadline());
@@ -269,6 +285,9 @@ impl Core {
             self.drop_hash(hash);
             if self.node.tenures.of(hash).is_mine {
                 owned.push(hash);
+                if !is_relayed {
+                    self.register_rival(hash, from);
+                }
             }
         }
         if !is_relayed && !owned.is_empty() {

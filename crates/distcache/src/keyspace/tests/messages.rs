@@ -5,12 +5,12 @@ use super::*;
 const LEASE: Duration = Duration::from_secs(1);
 
 /// An owner and two who read, under slots that are older than a lease.
-struct Calm([Puppet; 3]);
+pub(super) struct Calm(pub(super) [Puppet; 3]);
 
 const OWNER: usize = 0;
 
 impl Calm {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let source = Counting::default();
         let names = ["a", "b", "c"];
         let nodes = [puppet("a", &source).await, puppet("b", &source).await, puppet("c", &source).await];

@@ -1,5 +1,6 @@
 //! What other nodes wrote, as the owner takes it in.
 
+use super::messages::Calm;
 use super::*;
 use crate::peer::wire::{Lost, Told, ToldChange};
 use crate::ring::SLOTS;
@@ -122,4 +123,35 @@ async fn who_was_taken_for_dead_hears_the_same_when_it_asks_again() {
     let (first, again) = (ask().await, ask().await);
     assert!(first.places_you && !first.met.is_empty(), "{first:?}");
     assert_eq!(first.met, again.met);
+}
+
+/// One has not heard yet that the slots have moved, and writes: what the other has loaded meanwhile is older.
+#[tokio::test]
+async fn who_takes_itself_for_the_owner_hears_of_the_writes_of_who_did_so_before() {
+    let Calm([a, b, _c]) = Calm::new().await;
+    let to_a = peer("a", a.addr, PeerState::Draining, false);
+    b.node.adopt(vec![to_a, peer("b", b.addr, PeerState::Ready, true)]);
+    assert_eq!(get(&b, "k").await.unwrap().origin, Origin::Loaded);
+    assert!(b.core.lookup("k").is_some(), "kept: the last owner says that it is the owner, and has heard who asks");
+    a.core.put("k", Bytes::from_static(b"new"), PutOptions::new()).await.unwrap();
+    assert!(b.core.lookup("k").is_none(), "dropped before the put returned");
+    b.core.put("k", Bytes::from_static(b"newer"), PutOptions::new()).await.unwrap();
+    a.core.delete("k", DeleteOptions::new()).await.unwrap();
+    assert!(b.core.lookup("k").is_none(), "so is what the other has written itself");
+}
+
+#[tokio::test]
+async fn a_new_owner_of_which_the_last_one_may_not_have_heard_keeps_nothing() {
+    let source = Counting::default();
+    let b = puppet("b", &source).await;
+    // Takes connections and answers nothing.
+    let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let to_a = |state| peer("a", deaf.local_addr().unwrap(), state, false);
+    b.node.adopt(vec![to_a(PeerState::Ready), peer("b", b.addr, PeerState::Draining, true)]);
+    b.node.adopt(vec![to_a(PeerState::Draining), peer("b", b.addr, PeerState::Ready, true)]);
+    assert_eq!(get(&b, "k").await.unwrap().value, "value of k");
+    assert!(b.core.lookup("k").is_none());
+    b.node.adopt(vec![peer("b", b.addr, PeerState::Ready, true)]);
+    get(&b, "k").await.unwrap();
+    assert!(b.core.lookup("k").is_some(), "kept when it is gone");
 }
