@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use distcache::sim_support::Rule;
 use distcache::{DeleteOptions, Engine, GetOptions, Keyspace, KeyspaceSpec, StaticDiscovery};
+use distcache_checker::{Get, History, LAG, LOAD_MAX, Space, Write};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 
-use crate::history::{Get, History, Write, now};
-use crate::truth::{KEYS, LAG, LOAD_MAX, Source, Space, Truth, parse, value_of};
+use crate::truth::{KEYS, Source, Truth, now, parse, value_of};
 
 const READERS: usize = 5;
 const READ_PAUSE_MS: u64 = 40;
@@ -46,6 +46,10 @@ impl Shared {
             leave: (0..nodes).map(|_| Notify::new()).collect(),
             writing: Mutex::new([vec![false; KEYS], vec![false; KEYS]]),
         }
+    }
+
+    fn note(&self, event: String) {
+        self.history.lock().events.push((now(), event));
     }
 }
 
@@ -82,7 +86,7 @@ impl NodePlan {
     /// Runs until told to leave; then until it is ended from outside.
     pub async fn run(self, shared: Arc<Shared>) -> turmoil::Result {
         let engine = self.builder(&shared).start().await?;
-        shared.history.lock().note(format!("node {} has started", self.number));
+        shared.note(format!("node {} has started", self.number));
         shared.engines.lock()[self.number] = Some(engine.clone());
         let mut rng = SmallRng::seed_from_u64(self.seed ^ now().as_micros() as u64);
         let mut callers = tokio::task::JoinSet::new();
@@ -101,7 +105,7 @@ impl NodePlan {
         // As behind a load balancer: callers go elsewhere before the node does.
         callers.shutdown().await;
         engine.shutdown(Duration::from_secs(5)).await;
-        shared.history.lock().note(format!("node {} has left", self.number));
+        shared.note(format!("node {} has left", self.number));
         std::future::pending().await
     }
 }

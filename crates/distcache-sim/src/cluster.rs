@@ -8,11 +8,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use distcache::sim_support::{self, Rule};
+use distcache_checker::{History, NO_VIEW, Standing};
 use turmoil::{Builder, Sim};
 
 use crate::callers::{NodePlan, Shared};
-use crate::checker::NO_VIEW;
-use crate::history::{History, Standing};
 use crate::plan::{Fault, Plan};
 
 const TICK: Duration = Duration::from_millis(1);
@@ -245,7 +244,6 @@ impl Cluster<'_> {
         let ids: Vec<u64> = (0..seen.len()).map(|node| distcache::sim_support::node_id(&format!("n{node}"))).collect();
         let views: Vec<u64> = seen.iter().map(|view| number_of(view)).collect();
         let before = std::mem::replace(&mut self.views, views.clone());
-        let harmony = (0..seen.len()).map(|node| self.harmony_of(node, &seen, &ids, &before)).collect();
         let at = self.sim.elapsed();
         let is_whole = pairs(seen.len()).all(|(a, b)| self.is_link_whole(a, b));
         let is_whole = is_whole && engines.iter().all(Option::is_some);
@@ -258,25 +256,15 @@ impl Cluster<'_> {
         let sees = seen.iter().map(|view| bits(members(view, &ids))).collect();
         let reaches = (0..seen.len()).map(|a| bits((0..seen.len()).filter(|b| self.is_link_whole(a, *b)))).collect();
         let away = bits((0..seen.len()).filter(|node| self.away[*node] > 0));
-        history.standings.push(Standing { at, harmony, views, sees, reaches, away, is_whole, is_source_well });
+        let harmony = Vec::new();
+        let standing = Standing { at, harmony, views, sees, reaches, away, is_whole, is_source_well };
+        history.standings.push(standing.compared_with(&before));
     }
 
     /// In both directions.
     fn is_link_whole(&self, a: usize, b: usize) -> bool {
         let is_well = |a: usize, b: usize| self.links[a][b] == LinkState::default() && self.slow[a][b] == 0;
         a == b || is_well(a, b) && is_well(b, a)
-    }
-
-    /// The nodes with which this one is in harmony, a bit each.
-    fn harmony_of(&self, node: usize, seen: &[Vec<(u64, u64)>], ids: &[u64], before: &[u64]) -> u32 {
-        let members = members(&seen[node], ids);
-        let is_steady = |member: &usize| seen[*member] == seen[node] && before[*member] == self.views[*member];
-        let all_reach = members.iter().all(|a| members.iter().all(|b| self.is_link_whole(*a, *b)));
-        let is_whole = members.len() == seen[node].len() && members.contains(&node);
-        match is_whole && all_reach && members.iter().all(is_steady) {
-            true => bits(members),
-            false => 0,
-        }
     }
 }
 

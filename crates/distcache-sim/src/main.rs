@@ -1,14 +1,12 @@
 //! Simulates whole clusters of distcache and checks what a write promises.
 //!
 //! In reading order: `plan` (what will befall the cluster, by a seed), `truth` (the source), `callers` (a node and those who call
-//! it), `cluster` (nodes, network and plan put together), `history` (what happened), `checker` (whether it was allowed), `report` (one
-//! seed, in a process of its own), `campaign` (many seeds), `hunt` (the protocol without one of its rules).
+//! it), `cluster` (nodes, network and plan put together), `report` (one seed, in a process of its own), `campaign` (many seeds), `hunt`
+//! (the protocol without one of its rules). Whether what happened was allowed says the crate `distcache-checker`.
 
 mod callers;
 mod campaign;
-mod checker;
 mod cluster;
-mod history;
 mod hunt;
 mod plan;
 mod replay;
@@ -118,7 +116,7 @@ fn main() -> ExitCode {
         Command::Judge { seed, without, size } => {
             let Ok(without) = rule_of(without) else { return no_such_rule() };
             let setting = Setting { without, ..size.setting(seed) };
-            print!("{}", Report::of(&checker::judge(&cluster::run(setting), setting.length)).to_lines());
+            print!("{}", Report::of(&distcache_checker::judge(&cluster::run(setting), setting.length)).to_lines());
             ExitCode::SUCCESS
         }
         Command::Hunt { seeds, first_seed, rule, size } => match rule_of(rule) {

@@ -7,10 +7,9 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::checker::{Violation, judge};
+use distcache_checker::{Get, History, Space, Violation, Write, judge};
+
 use crate::cluster::{self, Setting};
-use crate::history::{Get, History, Write};
-use crate::truth::Space;
 
 /// Prints faults and views, and the gets and writes of one key or of those in violations.
 pub fn replay(setting: Setting, key: Option<usize>, seconds: Range<f64>) -> ExitCode {

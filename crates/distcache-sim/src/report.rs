@@ -7,7 +7,8 @@
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
-use crate::checker::{Verdict, Violation};
+use distcache_checker::{Verdict, Violation};
+
 use crate::cluster::Setting;
 
 /// What there is to say of one seed.

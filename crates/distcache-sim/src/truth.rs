@@ -7,37 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use distcache::{DataSource, Fetched, SourceError};
+use distcache_checker::{LAG, Space};
 use parking_lot::Mutex;
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use crate::history::now;
-
 /// Keys of each keyspace; few, so that they are contended.
 pub const KEYS: usize = 32;
-/// How far the replicas of the second keyspace's source lag behind.
-pub const LAG: Duration = Duration::from_millis(300);
-/// The longest that one load takes.
-pub const LOAD_MAX: Duration = Duration::from_secs(2);
-
-/// Which source, and so which keyspace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Space {
-    /// Answers what is true when it reads.
-    Exact,
-    /// Answers what was true a moment ago; its keys are deleted with a hold.
-    Lagging,
-}
-
-impl Space {
-    pub const ALL: [Self; 2] = [Self::Exact, Self::Lagging];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Exact => "exact",
-            Self::Lagging => "lagging",
-        }
-    }
+/// The simulated time.
+pub fn now() -> Duration {
+    turmoil::sim_elapsed().unwrap_or_default()
 }
 
 /// What is true, and how the source is today.

@@ -27,9 +27,6 @@ pub enum Rule {
     HandOverFence,
     /// The last owner is not asked for a key that was written since.
     PeekFence,
-    /// An owner tells its writes to a node that takes itself for the owner, too; and a new owner of which the last one may not
-    /// have heard keeps nothing.
-    TellRivals,
     /// What is loaded within the hold of a delete is not kept.
     Hold,
 }
@@ -37,7 +34,7 @@ pub enum Rule {
 impl Rule {
     /// All of them, in the order of the argument.
     #[cfg(feature = "sim")]
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 12] = [
         Self::LoadFence,
         Self::Detach,
         Self::RegisterOnArrival,
@@ -49,7 +46,6 @@ impl Rule {
         Self::Heal,
         Self::HandOverFence,
         Self::PeekFence,
-        Self::TellRivals,
         Self::Hold,
     ];
 }

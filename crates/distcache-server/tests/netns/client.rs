@@ -18,18 +18,23 @@ pub struct Answer {
 
 pub struct Client {
     addr: SocketAddr,
+    patience: Duration,
     stream: Option<BufReader<TcpStream>>,
 }
 
 impl Client {
     pub fn of(addr: SocketAddr) -> Self {
-        Self { addr, stream: None }
+        Self::patient(addr, PATIENCE)
+    }
+
+    pub fn patient(addr: SocketAddr, patience: Duration) -> Self {
+        Self { addr, patience, stream: None }
     }
 
     pub fn send(&mut self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => connect(self.addr)?,
+            None => connect(self.addr, self.patience)?,
         };
         let len = body.len();
         let request = format!("{method} {path} HTTP/1.1\r\nhost: node\r\ncontent-length: {len}\r\n\r\n{body}");
@@ -40,9 +45,9 @@ impl Client {
     }
 }
 
-fn connect(addr: SocketAddr) -> io::Result<BufReader<TcpStream>> {
-    let stream = TcpStream::connect_timeout(&addr, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn connect(addr: SocketAddr, patience: Duration) -> io::Result<BufReader<TcpStream>> {
+    let stream = TcpStream::connect_timeout(&addr, patience)?;
+    stream.set_read_timeout(Some(patience))?;
     stream.set_nodelay(true)?;
     Ok(BufReader::new(stream))
 }

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+use distcache::Origin;
+use distcache_checker::{Get, Space, Standing};
+
 /// Time from the beginning.
 pub type Moment = Duration;
 
@@ -28,6 +31,16 @@ pub struct Seen {
     pub is_hit: bool,
     /// It came from a copy at a node that does not own the key.
     pub is_copy: bool,
+}
+
+impl Seen {
+    fn origin(self) -> Origin {
+        match (self.is_copy, self.is_hit) {
+            (true, _) => Origin::HotCopy,
+            (false, true) => Origin::Peer,
+            (false, false) => Origin::Loaded,
+        }
+    }
 }
 
 /// The source was changed first, then the cache told of it.
@@ -76,11 +89,44 @@ impl Fault {
     }
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub struct History {
     pub reads: Vec<Read>,
     pub writes: Vec<Write>,
     /// In their order; each with all that is granted after it over before the next begins.
     pub faults: Vec<Fault>,
+    pub standings: Vec<Standing>,
     pub ended: Moment,
+}
+
+impl History {
+    /// The same as the simulation records it.
+    pub fn recorded(&self) -> distcache_checker::History {
+        // What a key begins with is version 1 here, and 0 there.
+        let get = |read: &Read| Get {
+            node: read.node,
+            space: Space::Exact,
+            key: read.key as usize,
+            begun: read.start,
+            ended: read.end,
+            outcome: read.outcome.clone().map(|seen| (seen.version - 1, seen.origin())),
+        };
+        let write = |write: &Write| distcache_checker::Write {
+            node: write.node,
+            space: Space::Exact,
+            key: write.key as usize,
+            version: write.version - 1,
+            is_put: write.kind == Kind::Put,
+            begun: write.start,
+            ended: write.end,
+            outcome: write.outcome.clone(),
+        };
+        distcache_checker::History {
+            gets: self.reads.iter().map(get).collect(),
+            writes: self.writes.iter().map(write).collect(),
+            standings: self.standings.clone(),
+            faults: self.faults.len() as u64,
+            ..distcache_checker::History::default()
+        }
+    }
 }

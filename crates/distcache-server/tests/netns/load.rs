@@ -50,6 +50,11 @@ impl Load {
         self.clock.elapsed()
     }
 
+    /// When it began.
+    pub fn clock(&self) -> Instant {
+        self.clock
+    }
+
     /// Ends the load; all reads and all writes.
     pub fn end(self) -> (Vec<Read>, Vec<Write>) {
         self.done.store(true, Relaxed);

@@ -1,8 +1,9 @@
 //! Five nodes of the built binary in network namespaces of their own, under load, while their network is cut and their processes
 //! are killed and stopped; then a verdict on all that callers saw.
 //!
-//! In reading order: this file (the story), [`history`] and [`checker`] (pure: what was seen, and whether it may be), [`load`]
-//! (callers), [`origin`] (the source), [`node`] (processes), [`network`] and [`sandbox`] (namespaces), [`client`].
+//! In reading order: this file (the story), [`history`] and [`checker`] (pure: what was seen, and whether it may be, by the faults),
+//! [`load`] (callers), [`origin`] (the source), [`node`] (processes), [`standings`] (their views all the time, for the checker that
+//! judges the simulation, too), [`network`] and [`sandbox`] (namespaces), [`client`].
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -14,6 +15,7 @@ mod network;
 mod node;
 mod origin;
 mod sandbox;
+mod standings;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -27,6 +29,7 @@ use load::{KEYS, Load};
 use network::Network;
 use node::{NODES, Node};
 use origin::Origin;
+use standings::Standings;
 
 const PROMISES: Promises = Promises {
     lease: Duration::from_secs(5),
@@ -65,8 +68,9 @@ fn a_cluster_keeps_its_promises_while_its_network_and_its_nodes_fail() {
     let history = cluster.end();
     let verdict = judge(&history, &PROMISES);
     tell(&verdict);
-    if !verdict.violations.is_empty() {
-        panic!("{} violations; the logs of the nodes are in {}", verdict.violations.len(), dir.keep().display());
+    let broken = verdict.violations.len() + judge_as_simulated(&history);
+    if broken > 0 {
+        panic!("{broken} violations; the logs of the nodes are in {}", dir.keep().display());
     }
 }
 
@@ -74,6 +78,7 @@ struct Cluster {
     network: Network,
     nodes: Vec<Node>,
     load: Load,
+    standings: Standings,
     faults: Vec<Fault>,
 }
 
@@ -83,12 +88,17 @@ impl Cluster {
         let origin = Arc::new(Origin::start(network::OUTSIDE, KEYS));
         let nodes: Vec<Node> = (0..NODES).map(|number| Node::start(number, &origin, dir)).collect();
         assert!(one_view_after(&nodes).is_some(), "the nodes do not find each other");
-        Self { network, nodes, load: Load::start(&origin), faults: Vec::new() }
+        let load = Load::start(&origin);
+        let standings = Standings::watch(load.clock());
+        Self { network, nodes, load, standings, faults: Vec::new() }
     }
 
     /// Cuts the network in two.
     fn split(&mut self, parts: Vec<Vec<history::Node>>) {
         let begin = self.load.now();
+        let part = |node| parts.iter().position(|part| part.contains(&node));
+        let pairs = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
+        pairs.filter(|(from, to)| part(*from) != part(*to)).for_each(|(from, to)| self.standings.cut(from, to));
         self.network.split(&parts);
         sleep(SPLIT);
         let is_noticed = parts.iter().all(|part| part.iter().all(|node| self.sees(*node, part)));
@@ -99,6 +109,7 @@ impl Cluster {
     /// One node does not hear another any more. The rest hears both, so that nobody is taken for dead.
     fn one_way(&mut self, from: history::Node, to: history::Node) {
         let begin = self.load.now();
+        self.standings.cut(from, to);
         self.network.cut(from, to);
         sleep(ONE_WAY);
         let is_noticed = self.network.lost(to) > 0 && self.network.lost(from) == 0;
@@ -109,6 +120,7 @@ impl Cluster {
 
     fn kill(&mut self, node: history::Node) {
         let begin = self.load.now();
+        self.standings.kill(node);
         self.nodes[node].kill();
         sleep(DEAD);
         let is_noticed = (0..NODES).filter(|other| *other != node).all(|other| self.sees(other, &all_but(node)));
@@ -118,6 +130,7 @@ impl Cluster {
 
     fn stop(&mut self, node: history::Node) {
         let begin = self.load.now();
+        self.standings.stop(node);
         self.nodes[node].stop();
         sleep(STOPPED);
         let is_noticed = all_but(node).into_iter().all(|other| self.sees(other, &all_but(node)));
@@ -142,6 +155,7 @@ impl Cluster {
 
     /// The fault is over as of now: notes what follows, and lets the cluster rest.
     fn recover(&mut self, mut fault: Fault) {
+        self.standings.heal();
         fault.end = self.load.now();
         fault.one_view_after = one_view_after(&self.nodes);
         sleep((fault.end + PROMISES.recovery + CALM).saturating_sub(self.load.now()));
@@ -151,7 +165,7 @@ impl Cluster {
     fn end(self) -> History {
         let ended = self.load.now();
         let (reads, writes) = self.load.end();
-        History { reads, writes, faults: self.faults, ended }
+        History { reads, writes, faults: self.faults, standings: self.standings.end(), ended }
     }
 }
 
@@ -175,6 +189,19 @@ fn one_view_after(nodes: &[Node]) -> Option<Duration> {
         sleep(Duration::from_millis(20));
     }
     None
+}
+
+/// By the checker of the simulation: from what the nodes' views were, and who reached whom, instead of from the faults. How much of it
+/// was wrong.
+fn judge_as_simulated(history: &History) -> usize {
+    let verdict = distcache_checker::judge(&history.recorded(), history.ended);
+    let all = (1 << NODES) - 1;
+    let is_whole = |standing: &&distcache_checker::Standing| standing.harmony.iter().all(|seen| *seen == all);
+    let (looks, whole) = (history.standings.len(), history.standings.iter().filter(is_whole).count());
+    println!("by the checker of the simulation: {} ops; {whole} of {looks} looks found all in harmony", verdict.ops);
+    verdict.violations.iter().take(VIOLATIONS_SHOWN).for_each(|violation| println!("VIOLATED: {violation}"));
+    verdict.void.iter().for_each(|why| println!("VOID: {why}"));
+    verdict.violations.len() + usize::from(verdict.void.is_some())
 }
 
 fn tell(verdict: &Verdict) {

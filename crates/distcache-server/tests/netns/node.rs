@@ -64,9 +64,22 @@ impl Node {
         kill_process(Pid::from_child(&self.process), signal).unwrap();
     }
 
-    /// What `/admin/ring` says: the view, and the names of its members.
     pub fn ring(&self) -> Option<(String, Vec<String>)> {
-        let answer = Client::of(outer_addr(self.number, ADMIN)).send("GET", "/admin/ring", "").ok()?;
+        Admin(Client::of(outer_addr(self.number, ADMIN))).ring()
+    }
+}
+
+/// Where a node is asked for its view.
+pub struct Admin(Client);
+
+impl Admin {
+    pub fn of(node: history::Node, patience: Duration) -> Self {
+        Self(Client::patient(outer_addr(node, ADMIN), patience))
+    }
+
+    /// What `/admin/ring` says: the view, and the names of its members.
+    pub fn ring(&mut self) -> Option<(String, Vec<String>)> {
+        let answer = self.0.send("GET", "/admin/ring", "").ok()?;
         let ring: Value = serde_json::from_str(&answer.body).ok()?;
         let members = ring["members"].as_array()?.iter();
         let names = members.filter_map(|member| Some(member["name"].as_str()?.to_owned())).collect();

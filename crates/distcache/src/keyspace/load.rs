@@ -133,8 +133,10 @@ impl Core {
             return self.load_from_source(tickets, purpose).await;
         }
         let Unseen { known, unheard } = self.peek(tickets, self.begin()).await;
-        let unkept = if self.node.promise.keeps(Rule::TellRivals) { Purpose::FallbackUnkept } else { Purpose::Own };
-        tokio::join!(self.load_from_source(known, Purpose::Own), self.load_from_source(unheard, unkept));
+        tokio::join!(
+            self.load_from_source(known, Purpose::Own),
+            self.load_from_source(unheard, Purpose::FallbackUnkept)
+        );
     }
 
     async fn load_from_source(&self, tickets: Vec<Ticket>, purpose: Purpose) {

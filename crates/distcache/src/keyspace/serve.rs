@@ -112,10 +112,8 @@ impl Core {
     /// Another node acts as the owner of a key that is this node's: one of the two views is the older one. If it is this one, what is
     /// still written here is told to the other, which passes it on to its holders.
     pub(super) fn register_rival(&self, hash: u64, rival: NodeId) {
-        if self.node.promise.keeps(Rule::TellRivals) {
-            let lease = in_books(self.definition.load().lease);
-            self.leases.register(hash, rival, self.node.clock.now(), lease);
-        }
+        let lease = in_books(self.definition.load().lease);
+        self.leases.register(hash, rival, self.node.clock.now(), lease);
     }
 
     pub(crate) async fn serve_get(self: &Arc<Self>, from: NodeId, get: &Get<'_>) -> Served {

@@ -38,7 +38,7 @@ fn split() -> History {
     };
     let reads = (1..=250).map(|second| Read { key: 2, ..read(f64::from(second), 0, 2) }).collect();
     let writes = vec![other_key(write(101.0, 0, 2)), other_key(write(102.0, 4, 3))];
-    History { reads, writes, faults: vec![fault], ended: at(250.0) }
+    History { reads, writes, faults: vec![fault], standings: Vec::new(), ended: at(250.0) }
 }
 
 /// The same, but node 3 answers nobody.

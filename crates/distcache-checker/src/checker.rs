@@ -18,8 +18,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::history::{Get, History, Standing, Write};
-use crate::truth::{LAG, LOAD_MAX, Space};
+use crate::history::{Get, History, LAG, LOAD_MAX, Space, Standing, Write, nodes_of};
 
 /// The promise after a heal.
 pub const HEALED: Duration = Duration::from_secs(10);
@@ -216,10 +215,6 @@ impl Standings<'_> {
         }
         found
     }
-}
-
-fn nodes_of(bits: u32) -> impl Iterator<Item = usize> {
-    (0..u32::BITS as usize).filter(move |node| bits & 1 << node != 0)
 }
 
 /// The view of a node that is down, or leaves.

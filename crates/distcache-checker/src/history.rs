@@ -1,16 +1,34 @@
 //! What happened in a run: every get, every write, and how the nodes stood to each other.
 //!
-//! Only records. The invariant: times are of the one simulated clock, and each list is in the order of its ends.
+//! Only records, simulated or of real processes. The invariant: times are of one clock, and the standings are in their order.
 
 use std::time::Duration;
 
 use distcache::Origin;
 
-use crate::truth::Space;
+/// How far the replicas of a lagging source are behind.
+pub const LAG: Duration = Duration::from_millis(300);
+/// The longest that one load of a lagging source takes.
+pub const LOAD_MAX: Duration = Duration::from_secs(2);
 
-/// The simulated time.
-pub fn now() -> Duration {
-    turmoil::sim_elapsed().unwrap_or_default()
+/// What kind of source a key is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Space {
+    /// Answers what is true when it reads.
+    Exact,
+    /// Answers what was true [`LAG`] ago; its keys are deleted with a hold.
+    Lagging,
+}
+
+impl Space {
+    pub const ALL: [Self; 2] = [Self::Exact, Self::Lagging];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Lagging => "lagging",
+        }
+    }
 }
 
 /// A node's callers read a key.
@@ -57,6 +75,29 @@ pub struct Standing {
     pub is_source_well: bool,
 }
 
+impl Standing {
+    /// Fills in who is in harmony; `before`: the views of the look before, since only what stays counts.
+    pub fn compared_with(mut self, before: &[u64]) -> Self {
+        self.harmony = (0..self.views.len()).map(|node| self.harmony_of(node, before)).collect();
+        self
+    }
+
+    fn harmony_of(&self, node: usize, before: &[u64]) -> u32 {
+        let seen = self.sees[node];
+        let is_in_tune = |member: usize| {
+            let (view, was) = (self.views[member], before.get(member));
+            view == self.views[node] && was == Some(&view) && self.reaches[member] & seen == seen
+        };
+        let is_in_harmony = seen & 1 << node != 0 && nodes_of(seen).all(is_in_tune);
+        if is_in_harmony { seen } else { 0 }
+    }
+}
+
+/// The nodes whose bits are set.
+pub fn nodes_of(bits: u32) -> impl Iterator<Item = usize> {
+    (0..u32::BITS as usize).filter(move |node| bits & 1 << node != 0)
+}
+
 /// All of a run.
 #[derive(Default)]
 pub struct History {
@@ -71,10 +112,6 @@ pub struct History {
 }
 
 impl History {
-    pub fn note(&mut self, event: impl Into<String>) {
-        self.events.push((now(), event.into()));
-    }
-
     /// A number of all that happened, the same for two runs that went the same way.
     pub fn fingerprint(&self) -> u64 {
         use std::hash::{DefaultHasher, Hash, Hasher};
