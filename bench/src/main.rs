@@ -116,6 +116,9 @@ enum Command {
     /// A store that fills itself, in a process of its own
     #[command(hide = true)]
     Fill(memory::Fill),
+    /// An owner's books that fill themselves, in a process of their own
+    #[command(hide = true)]
+    Keep(memory::Keep),
     /// A node that is restarted, in a process of its own
     #[command(hide = true)]
     RestartNode(restart::node::NodeArgs),
@@ -169,6 +172,7 @@ fn run(command: Command, settings: Settings) -> Result<(), BenchError> {
         Command::Serve { system, cluster, name, seeds } => return systems::serve(system, &cluster, &name, &seeds),
         Command::Drive { system, cluster, servers } => return drive::run(system, &cluster, &servers),
         Command::Fill(fill) => return memory::fill(&fill),
+        Command::Keep(keep) => return memory::keep(&keep),
         Command::RestartNode(node) => return restart::node::run(&node),
     };
     println!("{}", machine::describe());

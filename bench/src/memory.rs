@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use clap::{Args, ValueEnum};
+use distcache::bench_support::BooksProbe;
 use distcache::{Engine, KeyspaceSpec, SourceError};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
@@ -36,6 +37,47 @@ enum Store {
     QuickCache,
     Moka,
     Redis,
+}
+
+/// Fill one kind of an owner's books in this process.
+#[derive(Args)]
+pub struct Keep {
+    what: Kept,
+    keys: usize,
+}
+
+/// What an owner keeps of a key beside its entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Kept {
+    OneHolder,
+    TwoHolders,
+    EightHolders,
+    Everybody,
+    Change,
+}
+
+impl Kept {
+    const ALL: [Self; 5] = [Self::OneHolder, Self::TwoHolders, Self::EightHolders, Self::Everybody, Self::Change];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::OneHolder => "held by one node",
+            Self::TwoHolders => "held by two",
+            Self::EightHolders => "held by eight",
+            Self::Everybody => "held by nine, kept as \"everybody\"",
+            Self::Change => "written lately",
+        }
+    }
+
+    fn holders(self) -> u64 {
+        match self {
+            Self::OneHolder => 1,
+            Self::TwoHolders => 2,
+            Self::EightHolders => 8,
+            Self::Everybody => 9,
+            Self::Change => 0,
+        }
+    }
 }
 
 impl Store {
@@ -93,7 +135,31 @@ pub fn run(settings: Settings) -> Result<Vec<Target>, BenchError> {
     }
     roomy.print(settings.style());
     tight.print(settings.style());
+    let mut books = Table::new(format!("An owner's books of {entries} keys"), &["a key that is", "bytes"]);
+    for kept in Kept::ALL {
+        let name = kept.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let bytes: f64 = Child::spawn(["keep", &name, &entries.to_string()])?.hear()?;
+        books.row([kept.name().to_owned(), format!("{bytes:.0}")]);
+    }
+    books.print(settings.style());
     Ok(targets)
+}
+
+/// The child's side: resident bytes a key.
+pub fn keep(keep: &Keep) -> Result<(), BenchError> {
+    let before = machine::resident(std::process::id())?.now;
+    let books = BooksProbe::new(keep.keys);
+    for n in 0..keep.keys as u64 {
+        // Spread as hashes are. Knuth, "The Art of Computer Programming" 3, section 6.4.
+        let hash = n.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        match keep.what {
+            Kept::Change => books.write(hash),
+            _ => (0..keep.what.holders()).for_each(|node| drop(books.hold(hash, node))),
+        }
+    }
+    let grown = machine::resident(std::process::id())?.now - before;
+    child::say(&(grown as f64 / keep.keys as f64))?;
+    child::wait_for_end()
 }
 
 fn target(what: &str, allowed: u64, filled: Filled) -> Target {

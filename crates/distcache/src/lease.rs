@@ -15,6 +15,9 @@ use crate::net::Moment;
 use crate::ring::NodeId;
 use crate::store::Identity;
 
+#[cfg(feature = "bench-internals")]
+pub(crate) mod probe;
+
 /// Beyond this many holders of one key it is cheaper to tell everybody.
 const HOLDERS_PER_KEY_MAX: usize = 8;
 const SHARDS: usize = 16;

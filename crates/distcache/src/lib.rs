@@ -100,6 +100,7 @@ pub use typed::{Typed, TypedEntry, TypedFetched, TypedKeyspace, TypedSource};
 #[cfg(feature = "bench-internals")]
 #[doc(hidden)]
 pub mod bench_support {
+    pub use crate::lease::probe::BooksProbe;
     pub use crate::ring::{Member, Move, NodeId, Ring, SLOTS, Slot, ViewId};
     pub use crate::store::probe::StoreProbe;
 }
