@@ -5,6 +5,7 @@
 //! [`Leases::holders`] until it has confirmed that it dropped the key or its lease has run out, unless all nodes must be told.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::BuildHasherDefault;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -53,9 +54,22 @@ struct Holders {
     until: Moment,
 }
 
+/// Most keys have one holder, which needs no memory of its own.
 enum Few {
+    One(Holder),
     Nodes(Vec<Holder>),
     All,
+}
+
+impl Few {
+    /// `None`: all.
+    fn as_slice(&self) -> Option<&[Holder]> {
+        match self {
+            Self::One(holder) => Some(std::slice::from_ref(holder)),
+            Self::Nodes(nodes) => Some(nodes),
+            Self::All => None,
+        }
+    }
 }
 
 /// Who must be told that a key changed.
@@ -88,19 +102,23 @@ impl Leases {
                 return false;
             }
         }
-        let holders = shard.table.entry(hash).or_insert(Holders { nodes: Few::Nodes(Vec::new()), until });
-        holders.add(Holder { node, until, registration: self.registrations.fetch_add(1, Relaxed) }, now);
+        let holder = Holder { node, until, registration: self.registrations.fetch_add(1, Relaxed) };
+        match shard.table.entry(hash) {
+            Entry::Occupied(mut holders) => holders.get_mut().add(holder, now),
+            Entry::Vacant(place) => {
+                place.insert(Holders { nodes: Few::One(holder), until });
+            }
+        }
         true
     }
 
     /// The nodes whose leases on a key have not run out. They stay holders until they confirm.
     pub(crate) fn holders(&self, hash: u64, now: Moment) -> Held {
         let shard = self.shard(hash).lock();
-        match shard.table.get(&hash) {
-            Some(Holders { nodes: Few::All, until }) if *until > now => Held::All,
-            Some(Holders { nodes: Few::Nodes(nodes), .. }) => {
-                Held::Nodes(nodes.iter().filter(|holder| holder.until > now).copied().collect())
-            }
+        let holders = shard.table.get(&hash);
+        match holders.map(|holders| holders.nodes.as_slice()) {
+            Some(Some(nodes)) => Held::Nodes(nodes.iter().filter(|holder| holder.until > now).copied().collect()),
+            Some(None) if holders.is_some_and(|holders| holders.until > now) => Held::All,
             _ if shard.overflowed_until > now => Held::All,
             _ => Held::Nodes(Vec::new()),
         }
@@ -110,9 +128,17 @@ impl Leases {
     /// its lease would not, since that of an answer that had to be loaded is the later one.
     pub(crate) fn confirm(&self, hash: u64, holder: Holder) {
         let mut shard = self.shard(hash).lock();
-        let Some(Holders { nodes: Few::Nodes(nodes), .. }) = shard.table.get_mut(&hash) else { return };
-        nodes.retain(|held| held.node != holder.node || held.registration > holder.registration);
-        if nodes.is_empty() {
+        let Some(holders) = shard.table.get_mut(&hash) else { return };
+        let stays = |held: &Holder| held.node != holder.node || held.registration > holder.registration;
+        let is_held = match &mut holders.nodes {
+            Few::One(held) => stays(held),
+            Few::Nodes(nodes) => {
+                nodes.retain(stays);
+                !nodes.is_empty()
+            }
+            Few::All => true,
+        };
+        if !is_held {
             shard.table.remove(&hash);
         }
     }
@@ -141,13 +167,25 @@ impl Shard {
     }
 }
 
+impl Holder {
+    /// The node has asked again; what it was answered before may live longer.
+    fn renew(&mut self, again: Self) {
+        *self = Self { until: again.until.max(self.until), ..again };
+    }
+}
+
 impl Holders {
     fn add(&mut self, holder: Holder, now: Moment) {
         self.until = self.until.max(holder.until);
-        let Few::Nodes(nodes) = &mut self.nodes else { return };
+        let nodes = match &mut self.nodes {
+            Few::All => return,
+            Few::One(held) if held.node == holder.node => return held.renew(holder),
+            Few::One(held) if held.until <= now => return *held = holder,
+            Few::One(held) => return self.nodes = Few::Nodes(vec![*held, holder]),
+            Few::Nodes(nodes) => nodes,
+        };
         if let Some(held) = nodes.iter_mut().find(|held| held.node == holder.node) {
-            *held = Holder { until: holder.until.max(held.until), ..holder };
-            return;
+            return held.renew(holder);
         }
         nodes.retain(|held| held.until > now);
         nodes.push(holder);
