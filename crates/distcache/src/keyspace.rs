@@ -1,10 +1,11 @@
 //! The story of a key: get, get_many, put, delete, and answering other nodes as the owner.
 //!
-//! In reading order: this file (a handle, and a get up to the fork between owner and others), [`hit`] (what is here), [`load`] (the owner asks the
-//! source), [`renew`] (what is past its lifetime), [`fetch`] (others ask the owner), [`batch`] (many keys at once), [`write`]
-//! (put, delete, invalidate), [`serve`] (what peers are answered), [`warm`] (keys loaded before anybody asks). Knows no bytes on the wire and no sockets. The invariants: one load per key at a time in the
-//! whole cluster while the nodes agree on the view; no lock is held while anything is awaited; once a write returned Ok, what
-//! this node answers is not older.
+//! In reading order: this file (a handle, and a get up to the fork between owner and others), [`definition`] (what the application
+//! says of it), [`hit`] (what is here), [`load`] (the owner asks the source), [`renew`] (what is past its lifetime), [`fetch`] (others
+//! ask the owner), [`batch`] (many keys at once), [`write`] (put, delete, invalidate), [`serve`] (what peers are answered), [`warm`]
+//! (keys loaded before anybody asks), [`hand_over`] (entries that move with their slot), [`heal`] (what was written elsewhere). Knows
+//! no bytes on the wire and no sockets. The invariants: one load per key at a time in the whole cluster while the nodes agree on the
+//! view; no lock is held while anything is awaited; once a write returned Ok, what this node answers is not older.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,7 +23,6 @@ use crate::changes::Changes;
 use crate::cluster::Peer;
 use crate::engine::KeepAlive;
 use crate::error::Error;
-use crate::expiry::{Rules, Times};
 use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
 use crate::guard::Access;
 use crate::holds::Holds;
@@ -32,13 +32,13 @@ use crate::net::{self, Moment};
 use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::ring::NodeId;
-use crate::source::DynDataSource;
-use crate::spec::{DeleteOptions, Entry, ExpiresAt, GetOptions, KeyspaceSettings, KeyspaceSpec, Origin, PutOptions};
+use crate::spec::{DeleteOptions, Entry, GetOptions, KeyspaceSpec, Origin, PutOptions};
 use crate::stats::{Count, Counters, KeyspaceStats, Latencies, Took};
 use crate::store::{Holding, Now, Record, Store, Validity};
 use crate::trace;
 
 mod batch;
+mod definition;
 mod fetch;
 mod hand_over;
 mod heal;
@@ -49,6 +49,7 @@ mod serve;
 mod warm;
 mod write;
 
+use definition::Definition;
 pub(crate) use hand_over::DEPARTED_KEPT;
 use load::Purpose;
 use renew::Failures;
@@ -220,17 +221,6 @@ pub(crate) struct Core {
     counters: Arc<Counters>,
 }
 
-/// The part of a keyspace that `update_keyspace` replaces.
-pub(crate) struct Definition {
-    pub(crate) settings: KeyspaceSettings,
-    source: Arc<dyn DynDataSource>,
-    expires_at: Option<ExpiresAt>,
-    warm_keys: Arc<[String]>,
-    rules: Rules,
-    /// Lifetime of hot copies: no longer than the owner may do without hearing of a use.
-    lease: Duration,
-}
-
 /// Where and when something was begun: decides later whether what came of it may be kept.
 #[derive(Clone, Copy)]
 struct Begun {
@@ -287,48 +277,6 @@ impl Core {
         }
     }
 
-    /// Replaces source and rules; what is stored stays as far as it fits, loads under way finish.
-    pub(crate) fn redefine(self: &Arc<Self>, spec: KeyspaceSpec) {
-        self.redefined_as(Definition::of(spec));
-        self.warm_named_keys();
-    }
-
-    /// Replaces the rules that are data, as another node decided.
-    pub(crate) fn apply_settings(self: &Arc<Self>, settings: &KeyspaceSettings) {
-        let now = self.definition.load_full();
-        if now.settings != *settings {
-            let (expires_at, warm_keys) = (now.expires_at.clone(), now.warm_keys.clone());
-            let ruled = Definition::ruled_by(settings.clone(), now.source.clone());
-            self.redefined_as(Definition { expires_at, warm_keys, ..ruled });
-        }
-    }
-
-    fn redefined_as(self: &Arc<Self>, next: Definition) {
-        let rules = next.rules;
-        self.store.resize(&next.settings, self.node.clustered);
-        self.access.update(&next.settings.guard, &self.node.guards);
-        self.node.sweep.notify_one();
-        if self.definition.swap(Arc::new(next)).rules != rules {
-            let core = self.clone();
-            self.node.spawn(async move { core.adopt_rules().await });
-        }
-    }
-
-    /// Brings what is stored already under other rules. The idle time of all of it begins now: how long it has been unread
-    /// was not noted so far.
-    async fn adopt_rules(&self) {
-        let (rules, now) = (self.definition.load().rules, self.node.clock.now());
-        let note_use = |version, times: &mut Times| times.note_use(&rules, version, now);
-        self.store.amend_all(note_use, tokio::task::yield_now).await;
-        // Those in force by now: of two changes that follow each other closely either pass may end last.
-        self.store.set_idle_ttl(self.definition.load().rules.idle_ttl);
-    }
-
-    /// Settles its group's guard by its own settings, as the last that were given.
-    pub(crate) fn settle_guard(&self) {
-        self.access.update(&self.definition.load().settings.guard, &self.node.guards);
-    }
-
     /// Drops everything that was stored before the clear called `generation`, in no time. A clear that no clock can have named
     /// is none: after it no other would count.
     pub(crate) fn advance(&self, generation: u64) {
@@ -344,10 +292,6 @@ impl Core {
     pub(crate) fn retire(&self) {
         self.deleted.store(true, Ordering::Release);
         self.epoch.fetch_add(1, Ordering::AcqRel);
-    }
-
-    pub(crate) fn settings(&self) -> KeyspaceSettings {
-        self.definition.load().settings.clone()
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -543,17 +487,6 @@ enum After {
     /// Who was asked says that it is not the owner, and the view here says that it is.
     Disagreed,
     FallBack(Purpose),
-}
-
-impl Definition {
-    fn of(spec: KeyspaceSpec) -> Self {
-        Self { expires_at: spec.expires_at, warm_keys: spec.warm_keys, ..Self::ruled_by(spec.settings, spec.source) }
-    }
-
-    fn ruled_by(settings: KeyspaceSettings, source: Arc<dyn DynDataSource>) -> Self {
-        let lease = settings.idle_ttl.map_or(settings.lease, |idle| settings.lease.min(idle / 2));
-        Self { rules: Rules::of(&settings), lease, settings, source, expires_at: None, warm_keys: Arc::default() }
-    }
 }
 
 fn origin_of(holding: Holding) -> Origin {
