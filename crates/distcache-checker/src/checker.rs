@@ -21,7 +21,7 @@ use std::time::Duration;
 use crate::history::{Get, History, LAG, LOAD_MAX, Space, Standing, Write, nodes_of};
 
 /// The promise after a heal.
-pub const HEALED: Duration = Duration::from_secs(10);
+const HEALED: Duration = Duration::from_secs(10);
 /// Connections are made anew, and what was in doubt dropped.
 const SETTLED: Duration = Duration::from_millis(1_500);
 const LEASE: Duration = Duration::from_secs(5);

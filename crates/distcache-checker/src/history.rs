@@ -93,8 +93,13 @@ impl Standing {
     }
 }
 
+/// A bit for each of these nodes.
+pub fn bits(nodes: impl IntoIterator<Item = usize>) -> u32 {
+    nodes.into_iter().fold(0, |bits, node| bits | 1 << node)
+}
+
 /// The nodes whose bits are set.
-pub fn nodes_of(bits: u32) -> impl Iterator<Item = usize> {
+pub(crate) fn nodes_of(bits: u32) -> impl Iterator<Item = usize> {
     (0..u32::BITS as usize).filter(move |node| bits & 1 << node != 0)
 }
 

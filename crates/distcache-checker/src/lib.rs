@@ -6,5 +6,5 @@
 mod checker;
 mod history;
 
-pub use checker::{HEALED, NO_VIEW, Verdict, Violation, judge};
-pub use history::{Get, History, LAG, LOAD_MAX, Space, Standing, Write};
+pub use checker::{NO_VIEW, Verdict, Violation, judge};
+pub use history::{Get, History, LAG, LOAD_MAX, Space, Standing, Write, bits};

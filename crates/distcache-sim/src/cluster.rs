@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use distcache::sim_support::{self, Rule};
-use distcache_checker::{History, NO_VIEW, Standing};
+use distcache_checker::{History, NO_VIEW, Standing, bits};
 use turmoil::{Builder, Sim};
 
 use crate::callers::{NodePlan, Shared};
@@ -270,10 +270,6 @@ impl Cluster<'_> {
 
 fn members(view: &[(u64, u64)], ids: &[u64]) -> Vec<usize> {
     ids.iter().enumerate().filter(|(_, id)| view.iter().any(|(seen, _)| seen == *id)).map(|(node, _)| node).collect()
-}
-
-fn bits(nodes: impl IntoIterator<Item = usize>) -> u32 {
-    nodes.into_iter().fold(0, |bits, node| bits | 1 << node)
 }
 
 fn number_of(view: &[(u64, u64)]) -> u64 {

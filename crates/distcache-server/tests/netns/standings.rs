@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use distcache_checker::{NO_VIEW, Standing};
+use distcache_checker::{NO_VIEW, Standing, bits};
 
 use crate::history::Node;
 use crate::network::name;
@@ -120,10 +120,6 @@ fn look(clock: Instant, admins: &mut [Admin], trouble: &Mutex<Trouble>) -> Stand
         is_whole,
         is_source_well: true,
     }
-}
-
-fn bits(nodes: impl IntoIterator<Item = Node>) -> u32 {
-    nodes.into_iter().fold(0, |bits, node| bits | 1 << node)
 }
 
 fn number_of(view: &str) -> u64 {

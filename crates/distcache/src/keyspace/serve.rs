@@ -113,6 +113,7 @@ impl Core {
     /// still written here is told to the other, which passes it on to its holders.
     pub(super) fn register_rival(&self, hash: u64, rival: NodeId) {
         let lease = in_books(self.definition.load().lease);
+        // Without room for it everybody is told.
         self.leases.register(hash, rival, self.node.clock.now(), lease);
     }
 

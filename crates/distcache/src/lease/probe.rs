@@ -14,7 +14,7 @@ pub struct BooksProbe {
 }
 
 impl BooksProbe {
-    /// Books with room for so many keys.
+    /// Books with room for so many keys, and as many again: shards do not fill evenly.
     pub fn new(keys_max: usize) -> Self {
         Self { leases: Leases::new(keys_max * 2), changes: Changes::new(keys_max * 2) }
     }

@@ -155,3 +155,28 @@ async fn a_new_owner_of_which_the_last_one_may_not_have_heard_keeps_nothing() {
     get(&b, "k").await.unwrap();
     assert!(b.core.lookup("k").is_some(), "kept when it is gone");
 }
+
+/// It loads for itself, and who asks there after a write must not join that load.
+#[tokio::test]
+async fn whom_a_node_in_doubt_has_turned_away_hears_of_the_next_write() {
+    let Calm([a, b, _c]) = Calm::new().await;
+    let doubt = a.node.doubt();
+    assert_eq!(get(&b, "one").await.unwrap().origin, Origin::Fallback);
+    let many = b.core.get_many(&["other"], GetOptions::new()).await.unwrap();
+    assert_eq!(many[0].as_ref().unwrap().origin, Origin::Fallback);
+    drop(doubt);
+    for (key, told) in [("one", 1), ("other", 2)] {
+        a.core.put(key, Bytes::from_static(b"new"), PutOptions::new()).await.unwrap();
+        assert_eq!(b.core.stats().invalidations_received, told, "{key}");
+    }
+}
+
+/// So that the view in which it is back does not count before.
+#[tokio::test]
+async fn an_inquiry_is_a_doubt_before_it_has_asked_anybody() {
+    let a = owner(&Counting::default()).await;
+    let inquiry = crate::heal::heal(a.node.clone(), a.keyspaces.clone());
+    assert!(a.node.is_in_doubt());
+    drop(inquiry);
+    assert!(!a.node.is_in_doubt());
+}
