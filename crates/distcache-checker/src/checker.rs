@@ -12,7 +12,7 @@
 //! - A source with lagging replicas may itself answer what is older, for as long as it lags and a load takes.
 //!
 //! Writes of a key are made one after the other, so that their order is known. A write that returned an error promises nothing: a
-//! put may still be on its way, and come after a later write, for [`UNDER_WAY`].
+//! put may still be on its way, and come after a later write, for [`UNDER_WAY`]; where a process stood still, from when it went on.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -103,7 +103,7 @@ fn judge_get(get: &Get, writes: &[&Write], standings: &Standings<'_>) -> Option<
         return Some(Violation::Untrue { get: get.clone(), newest });
     }
     let came_late = writes.iter().find(|write| write.version == version && write.is_put && write.outcome.is_err());
-    let at_last = came_late.map_or(Duration::ZERO, |put| put.ended + UNDER_WAY);
+    let at_last = came_late.map_or(Duration::ZERO, |put| standings.goes_on_after(put) + UNDER_WAY);
     let newer = writes.iter().rev().take_while(|write| write.version > version && write.begun >= at_last);
     // The earliest of them has been true for the longest.
     let mut overlooked: Vec<_> = newer.filter(|write| write.outcome.is_ok() && write.ended <= get.begun).collect();
@@ -173,6 +173,17 @@ impl Standings<'_> {
         };
         let is_connected = |standing: &Standing| nodes_of(seen).all(|node| standing.reaches[node] & seen == seen);
         self.0[connected..until].iter().all(is_connected) && self.0[begun..until].iter().all(is_aware)
+    }
+
+    /// When a write had ended and no process that it may have been sent to stood still any more.
+    fn goes_on_after(&self, write: &Write) -> Duration {
+        let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
+        let (during, ended) = (&self.0[begun..], write.ended);
+        if during.iter().take_while(|standing| standing.at <= ended).all(|standing| standing.stopped == 0) {
+            return ended;
+        }
+        let goes_on = during.iter().find(|standing| standing.at > ended && standing.stopped == 0);
+        goes_on.map_or(Duration::MAX - UNDER_WAY, |standing| standing.at)
     }
 
     /// Whether everybody who was told of the write, or had told it, ended before meeting anybody else.
@@ -301,7 +312,17 @@ mod tests {
             let views = if is_lost { vec![5, 6] } else { vec![7, 7] };
             let (sees, reaches) = (harmony.clone(), harmony.clone());
             let at = SECOND * second;
-            Standing { at, harmony, views, sees, reaches, away: 0, is_whole: !is_lost, is_source_well: true }
+            Standing {
+                at,
+                harmony,
+                views,
+                sees,
+                reaches,
+                away: 0,
+                stopped: 0,
+                is_whole: !is_lost,
+                is_source_well: true,
+            }
         };
         let write = Write {
             node: 0,
@@ -386,6 +407,17 @@ mod tests {
         };
         assert_eq!(judge(&after(109), SECOND * 300).violations.len(), 0);
         assert_eq!(judge(&after(110), SECOND * 300).violations.len(), 1);
+        let mut stood_still = after(118);
+        stood_still.standings[100..109].iter_mut().for_each(|standing| standing.stopped = 4);
+        stood_still.gets = vec![get(119, 1)];
+        assert_eq!(
+            judge(&stood_still, SECOND * 300).violations.len(),
+            0,
+            "sent to a process that stood still until 109 s"
+        );
+        stood_still.standings[100..108].iter_mut().for_each(|standing| standing.stopped = 0);
+        stood_still.standings[108].stopped = 4;
+        assert_eq!(judge(&stood_still, SECOND * 300).violations.len(), 1, "it had failed before");
     }
 
     #[test]

@@ -69,6 +69,8 @@ pub struct Standing {
     pub reaches: Vec<u32>,
     /// Nodes that have crashed or been told to leave, and have not been started again.
     pub away: u32,
+    /// Nodes whose process stands still: what is sent to them takes effect when they go on.
+    pub stopped: u32,
     /// All nodes are up, and all links between them whole.
     pub is_whole: bool,
     /// The source answers, and in time.

@@ -257,7 +257,7 @@ impl Cluster<'_> {
         let reaches = (0..seen.len()).map(|a| bits((0..seen.len()).filter(|b| self.is_link_whole(a, *b)))).collect();
         let away = bits((0..seen.len()).filter(|node| self.away[*node] > 0));
         let harmony = Vec::new();
-        let standing = Standing { at, harmony, views, sees, reaches, away, is_whole, is_source_well };
+        let standing = Standing { at, harmony, views, sees, reaches, away, stopped: 0, is_whole, is_source_well };
         history.standings.push(standing.compared_with(&before));
     }
 

@@ -117,6 +117,7 @@ fn look(clock: Instant, admins: &mut [Admin], trouble: &Mutex<Trouble>) -> Stand
         sees: rings.iter().map(seen_in).collect(),
         reaches,
         away: trouble.away,
+        stopped: trouble.stopped,
         is_whole,
         is_source_well: true,
     }
