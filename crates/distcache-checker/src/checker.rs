@@ -146,10 +146,10 @@ impl Standings<'_> {
         self.until(until).iter().rev().find(is_lost).map(|standing| standing.at)
     }
 
-    /// Whether the get's node had the writer's view all the time from the write on.
+    /// Whether the get's node had the writer's view all the time from the write on, until the get ended.
     fn agreed(&self, get: &Get, write: &Write) -> bool {
         let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
-        let between = &self.until(get.begun)[begun..];
+        let between = &self.until(get.ended)[begun..];
         let Some(first) = between.first() else { return false };
         let view = first.views[write.node];
         let written = between.iter().take_while(|standing| standing.at <= write.ended);
@@ -363,6 +363,17 @@ mod tests {
     fn what_was_written_after_it_is_seen_as_soon_as_connections_are_made_anew() {
         assert_eq!(violations(90..100, &[get(100, 0)]), 0);
         assert_eq!(violations(90..100, &[get(102, 0)]), 1);
+    }
+
+    #[test]
+    fn a_lease_bounds_a_get_whose_view_does_not_change_under_it() {
+        let mut slow = get(110, 0);
+        slow.ended = SECOND * 112;
+        let mut cut = history(90..150, &[slow]);
+        cut.standings.iter_mut().for_each(|standing| standing.views = vec![5, 5]);
+        assert_eq!(judge(&cut, SECOND * 300).violations.len(), 1);
+        cut.standings[111].views = vec![7, 7];
+        assert_eq!(judge(&cut, SECOND * 300).violations.len(), 0, "it has met the other side");
     }
 
     #[test]
