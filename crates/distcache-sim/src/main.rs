@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use distcache::sim_support::Rule;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::cluster::Setting;
 use crate::report::Report;
@@ -88,7 +90,7 @@ enum Command {
 
 #[derive(Args, Clone, Copy)]
 struct Size {
-    /// Simulated minutes of each run.
+    /// Simulated minutes of each run. In one of eight or more there is a cut of more than a minute, too.
     #[arg(long, default_value_t = 5.0)]
     minutes: f64,
     /// Nodes of the cluster, 2 to 16.
@@ -106,7 +108,8 @@ impl Size {
 fn main() -> ExitCode {
     let filter = std::env::var("DISTCACHE_LOG").ok().and_then(|level| level.parse().ok());
     let level = filter.unwrap_or(tracing_subscriber::filter::LevelFilter::OFF);
-    tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr).with_ansi(false).init();
+    let log = tracing_subscriber::fmt().with_timer(SimulatedTime).with_writer(std::io::stderr).with_ansi(false);
+    log.with_max_level(level).init();
     match Cli::parse().command {
         Command::Run { seeds, first_seed, size } => campaign::run(first_seed, seeds, size),
         Command::Replay { seed, key, from, to, without, size } => {
@@ -123,6 +126,15 @@ fn main() -> ExitCode {
             Ok(rule) => hunt::hunt(first_seed, seeds, rule, size),
             Err(()) => no_such_rule(),
         },
+    }
+}
+
+/// Seconds from the beginning of the run, as `replay` prints them.
+struct SimulatedTime;
+
+impl FormatTime for SimulatedTime {
+    fn format_time(&self, writer: &mut Writer<'_>) -> std::fmt::Result {
+        write!(writer, "{:9.3}", turmoil::sim_elapsed().unwrap_or_default().as_secs_f64())
     }
 }
 

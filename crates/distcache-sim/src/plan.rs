@@ -48,6 +48,10 @@ pub struct Plan {
     pub hop_budget: Duration,
 }
 
+/// Runs of this length or more see a cut that lasts longer than membership remembers the dead.
+const LONG_RUN: Duration = Duration::from_secs(8 * 60);
+const LONG_CUT_AT: Duration = Duration::from_secs(60);
+
 const HOP_BUDGETS_MS: [u64; 2] = [250, 750];
 
 /// A cluster has started and is warm.
@@ -77,6 +81,9 @@ impl Plan {
         let rates_ppm = (0..nodes).map(|_| dice.rng.random_range(RATE_PPM - RATE_OFF_PPM..=RATE_PPM + RATE_OFF_PPM));
         let rates_ppm = rates_ppm.collect();
         let hop_budget = Duration::from_millis(HOP_BUDGETS_MS[dice.rng.random_range(0..HOP_BUDGETS_MS.len())]);
+        if length >= LONG_RUN {
+            troubles.push(Trouble { at: LONG_CUT_AT, lasts: dice.between(65_000, 130_000), fault: dice.cut() });
+        }
         Self { rates_ppm, hop_budget, troubles }
     }
 }
@@ -161,6 +168,15 @@ mod tests {
     fn a_seed_has_one_plan_and_other_seeds_have_others() {
         assert_eq!(Plan::of(7, 5, LENGTH), Plan::of(7, 5, LENGTH));
         assert_ne!(Plan::of(7, 5, LENGTH), Plan::of(8, 5, LENGTH));
+    }
+
+    #[test]
+    fn a_long_run_sees_one_long_cut_and_else_what_a_shorter_one_does() {
+        let (plan, long) = (Plan::of(7, 5, LENGTH), Plan::of(7, 5, LONG_RUN));
+        assert_eq!(plan.troubles[..5], long.troubles[..5]);
+        let is_long = |trouble: &&Trouble| trouble.lasts > Duration::from_secs(60);
+        assert_eq!(plan.troubles.iter().filter(is_long).count(), 0);
+        assert!(matches!(long.troubles.iter().find(is_long), Some(Trouble { fault: Fault::Cut { .. }, .. })));
     }
 
     #[test]
