@@ -6,6 +6,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::BuildHasherDefault;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -20,12 +21,32 @@ pub(crate) struct Changes {
     keys_per_shard_max: usize,
 }
 
-/// When a key was written last, and under which view.
+/// When a key was written last, when this node came to know of it, and under which view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Change {
     /// What was loaded before it does not count: the time of the write, or the end of its hold, which may be still to come.
     pub(crate) at: Moment,
     pub(crate) view_seq: u32,
+    /// Milliseconds from then until it was known here.
+    late_ms: u32,
+}
+
+impl Change {
+    fn new(at: Moment, known_at: Moment, view_seq: u32) -> Self {
+        let late_ms = known_at.since(at).as_millis().try_into().unwrap_or(u32::MAX);
+        Self { at, view_seq, late_ms }
+    }
+
+    /// As late as both in every respect.
+    fn or_later(self, other: Self) -> Self {
+        let known_at = self.known_at().max(other.known_at());
+        Self::new(self.at.max(other.at), known_at, self.view_seq.max(other.view_seq))
+    }
+
+    /// Whom this node met last before then cannot have heard of it here.
+    pub(crate) fn known_at(&self) -> Moment {
+        self.at.after(Duration::from_millis(self.late_ms.into()))
+    }
 }
 
 /// Whether a key was written under some view or a later one.
@@ -56,19 +77,23 @@ impl Changes {
         &self.shards[hash as usize % SHARDS]
     }
 
-    pub(crate) fn note(&self, hash: u64, at: Moment, view_seq: u32) {
+    pub(crate) fn note(&self, hash: u64, at: Moment, known_at: Moment, view_seq: u32) {
         let mut log = self.shard(hash).lock();
-        log.note(hash, Change { at, view_seq });
+        log.note(hash, Change::new(at, known_at, view_seq));
         while log.table.len() > self.keys_per_shard_max {
             log.forget_oldest();
         }
     }
 
-    /// As if everything up to this change had been forgotten.
+    /// There were changes up to `at` of which nobody knows what they were.
+    pub(crate) fn note_lost(&self, at: Moment, known_at: Moment, view_seq: u32) {
+        self.shards[0].lock().lose(Change::new(at, known_at, view_seq));
+    }
+
     #[cfg(test)]
     pub(crate) fn forget_all(&self, at: Moment, view_seq: u32) {
         for shard in &self.shards {
-            *shard.lock() = Log { lost: Some(Change { at, view_seq }), ..Log::default() };
+            *shard.lock() = Log { lost: Some(Change::new(at, at, view_seq)), ..Log::default() };
         }
     }
 
@@ -99,8 +124,7 @@ impl Changes {
 
     /// At least as late as any change that is not in the log any more; `None`: all are.
     pub(crate) fn lost(&self) -> Option<Change> {
-        let later = |a: Change, b: Change| Change { at: a.at.max(b.at), view_seq: a.view_seq.max(b.view_seq) };
-        self.shards.iter().filter_map(|shard| shard.lock().lost).reduce(later)
+        self.shards.iter().filter_map(|shard| shard.lock().lost).reduce(Change::or_later)
     }
 }
 
@@ -109,7 +133,8 @@ impl Log {
         match self.table.entry(hash) {
             Entry::Occupied(mut known) => {
                 let known = known.get_mut();
-                *known = Change { at: known.at.max(change.at), view_seq: known.view_seq.max(change.view_seq) };
+                let newest = if change.at > known.at { change } else { *known };
+                *known = Change { view_seq: known.view_seq.max(change.view_seq), ..newest };
             }
             Entry::Vacant(place) => {
                 place.insert(change);
@@ -124,12 +149,16 @@ impl Log {
         match self.table.get(&hash) {
             Some(change) if change.at > came_at => self.order.push_back((hash, change.at)),
             Some(change) => {
-                let (lost, change) = (self.lost.unwrap_or(*change), *change);
-                self.lost = Some(Change { at: lost.at.max(change.at), view_seq: lost.view_seq.max(change.view_seq) });
+                let change = *change;
+                self.lose(change);
                 self.table.remove(&hash);
             }
             None => {}
         }
+    }
+
+    fn lose(&mut self, change: Change) {
+        self.lost = Some(self.lost.map_or(change, |lost| lost.or_later(change)));
     }
 }
 
@@ -142,8 +171,8 @@ mod tests {
     #[test]
     fn a_key_is_written_under_the_view_of_its_last_change_and_those_before() {
         let changes = Changes::new(1_000);
-        changes.note(7, Moment(10), 3);
-        changes.note(7, Moment(20), 5);
+        changes.note(7, Moment(10), Moment(15), 3);
+        changes.note(7, Moment(20), Moment(20), 5);
         assert_eq!(changes.written(7, 5), Written::Yes);
         assert_eq!(changes.written(7, 6), Written::No);
         assert_eq!(changes.written(8, 1), Written::No);
@@ -154,11 +183,11 @@ mod tests {
     fn a_full_log_forgets_what_was_written_longest_ago_and_says_so() {
         let changes = Changes::new(2 * SHARDS);
         let key = |n: u64| n * SHARDS as u64;
-        changes.note(key(1), Moment(10), 1);
-        changes.note(key(2), Moment(20), 1);
-        changes.note(key(1), Moment(30), 1);
-        changes.note(key(3), Moment(40), 2);
-        assert_eq!(changes.lost(), Some(Change { at: Moment(20), view_seq: 1 }));
+        changes.note(key(1), Moment(10), Moment(15), 1);
+        changes.note(key(2), Moment(20), Moment(25), 1);
+        changes.note(key(1), Moment(30), Moment(30), 1);
+        changes.note(key(3), Moment(40), Moment(40), 2);
+        assert_eq!(changes.lost(), Some(Change::new(Moment(20), Moment(25), 1)));
         assert_eq!(changes.written(key(2), 1), Written::Unknown);
         assert_eq!(changes.written(key(2), 2), Written::No);
         assert_eq!(changes.written(key(1), 1), Written::Yes, "written again, and so not the oldest");
@@ -170,9 +199,9 @@ mod tests {
             let changes = Changes::new(keys_max);
             let mut all = HashMap::new();
             for (at, (hash, view_seq)) in (1..).zip(writes) {
-                changes.note(hash, Moment(at), view_seq);
-                let change = all.entry(hash).or_insert(Change { at: Moment(at), view_seq });
-                *change = Change { at: Moment(at), view_seq: change.view_seq.max(view_seq) };
+                changes.note(hash, Moment(at), Moment(at + 3), view_seq);
+                let change = all.entry(hash).or_insert(Change::new(Moment(at), Moment(at + 3), view_seq));
+                *change = Change { at: Moment(at), view_seq: change.view_seq.max(view_seq), ..*change };
             }
             let listed: HashMap<_, _> = changes.select(|_, _| true).into_iter().collect();
             prop_assert!(listed.len() <= keys_max.div_ceil(SHARDS) * SHARDS);

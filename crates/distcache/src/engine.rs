@@ -21,7 +21,7 @@ use crate::heal;
 use crate::keyspace::Keyspace;
 use crate::keyspaces::Keyspaces;
 use crate::net::{self, TcpListener};
-use crate::node::{Node, NodeParts};
+use crate::node::{Node, NodeParts, Topology};
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
 use crate::peer::wire::{Request, Response};
@@ -426,7 +426,7 @@ impl Engine {
         // What was written here and not told yet is told by tasks that are waited for below.
         loop {
             let links: Vec<_> = self.node.topology().links().cloned().collect();
-            let asked = join_all(links.iter().map(|link| heal::ask(link, self.node.hop_budget))).await;
+            let asked = join_all(links.iter().map(|link| heal::ask(link, Vec::new(), self.node.hop_budget))).await;
             if !asked.iter().flatten().any(|parted| parted.places_you) {
                 return;
             }
@@ -551,10 +551,17 @@ async fn make_up(mut reached: mpsc::UnboundedReceiver<NodeId>, keyspaces: Arc<Ke
 /// Takes each new view; and each time that the others have taken this node for dead, it hears what was written elsewhere.
 async fn follow(node: Arc<Node>, cluster: Cluster, keyspaces: Arc<Keyspaces>, mut views: watch::Receiver<Arc<View>>) {
     let mut epoch = cluster.epoch();
+    // The view in which this node was when it heard that it was missed, until who passed entries on in it has been told.
+    let mut missed_in: Option<Arc<Topology>> = None;
     loop {
         let is_over = tokio::select! {
             biased;
             returned = cluster.returned_since(epoch) => returned.is_none(),
+            () = node.until_missed() => {
+                node.spawn(heal::heal(node.clone(), keyspaces.clone()));
+                keyspaces.tell_doubt(&node.topology());
+                continue;
+            }
             changed = views.changed() => changed.is_err(),
         };
         if is_over {
@@ -565,9 +572,13 @@ async fn follow(node: Arc<Node>, cluster: Cluster, keyspaces: Arc<Keyspaces>, mu
         let known = std::mem::replace(&mut epoch, cluster.epoch());
         if known != epoch {
             node.spawn(heal::heal(node.clone(), keyspaces.clone()));
+            missed_in.get_or_insert_with(|| node.topology_held());
         }
         let before = node.adopt(view.peers.clone());
         keyspaces.follow(&before);
+        missed_in.take_if(|view| !node.is_in_doubt() || keyspaces.tell_doubt(view));
+        heal::remind(&node, &before);
+        heal::ask_newcomers(&node, &before);
     }
 }
 

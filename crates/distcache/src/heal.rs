@@ -1,5 +1,6 @@
 //! After others took this node for dead: hears from each of them what it wrote meanwhile of the keys that are this node's.
 //!
+//! Membership says that it was missed; after a cut that lasted longer than membership remembers the dead, a peer says so itself.
 //! It goes on with what it has, because most of it is good: who took over tells what was written, and that is dropped. Knows no
 //! keys. The invariant: within [`PATIENCE`] either everybody who may have written has told, those that they have met meanwhile
 //! included, or everything owned here is dropped: a doubt is never kept, and never passed on.
@@ -12,7 +13,8 @@ use futures_util::future::join_all;
 
 use crate::error::Error;
 use crate::keyspaces::Keyspaces;
-use crate::node::Node;
+use crate::node::{Node, Topology};
+use crate::partings::{Life, OutOfSight, has_ended};
 use crate::peer::link::Link;
 use crate::peer::wire::{Parted, Request, Response};
 use crate::promise::Rule;
@@ -22,15 +24,20 @@ use crate::ring::NodeId;
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
 const ASK_WAIT: Duration = Duration::from_secs(2);
+/// Who is back has asked by then, if it knows that it was missed.
+const REMIND_AFTER: Duration = Duration::from_secs(1);
+const REMINDERS_MAX: usize = 10;
+/// A newcomer that does not answer so often is about to go again.
+const QUESTIONS_MAX: usize = 5;
 
-/// How a peer that was asked stands to this node.
-pub(crate) async fn ask(link: &Arc<Link>, limit: Duration) -> Result<Parted, Error> {
+/// How a peer that was asked stands to this node; `lost`: of whom this one has lost sight.
+pub(crate) async fn ask(link: &Arc<Link>, lost: Vec<OutOfSight>, limit: Duration) -> Result<Parted, Error> {
     let parted = |response: Response<'_>| match response {
         Response::Parted(parted) => Some(Ok(parted)),
         Response::Refused(error) => Some(Err(error)),
         _ => None,
     };
-    link.call(Request::Part, limit, parted).await?
+    link.call(Request::Part { lost }, limit, parted).await?
 }
 
 /// Asks until all have told, or drops what is owned here. The node is in doubt from the call on, not from the first poll.
@@ -43,16 +50,68 @@ pub(crate) fn heal(node: Arc<Node>, keyspaces: Arc<Keyspaces>) -> impl Future<Ou
     }
 }
 
+/// Begins an inquiry, if none is under way, where a newcomer has met somebody after this node had lost sight of him: he lived on
+/// elsewhere, and if nobody who missed this node is left there, nobody else will say so.
+pub(crate) fn ask_newcomers(node: &Arc<Node>, before: &Topology) {
+    let topology = node.topology();
+    if node.partings.unsettled(&topology.in_sight, node.clock.now()).is_empty() {
+        return;
+    }
+    let is_new = |link: &&Arc<Link>| before.link(link.id()).is_none_or(|known| !Arc::ptr_eq(known, link));
+    for link in topology.links().filter(is_new).filter(|link| node.parted_at(link.id()).is_none()) {
+        let (asking, link) = (node.clone(), link.clone());
+        node.spawn(async move {
+            for _ in 0..QUESTIONS_MAX {
+                match ask(&link, asking.lost(), ASK_WAIT).await {
+                    Ok(parted) if parted.met.is_empty() => return,
+                    Ok(_) => return asking.is_missed(),
+                    Err(error) => {
+                        tracing::debug!(peer = link.name(), %error, "a newcomer does not say whom it has met")
+                    }
+                }
+                tokio::time::sleep(PAUSE).await;
+            }
+        });
+    }
+}
+
+/// Whether a peer that this node had lost sight of is back and has not asked yet what it missed.
+pub(crate) fn is_untold(node: &Node, id: NodeId) -> bool {
+    node.parted_at(id).is_some() && !node.partings.is_told(id)
+}
+
+/// Peers that are in sight again since `before`, and have not asked soon what they missed, are told that they were missed.
+pub(crate) fn remind(node: &Arc<Node>, before: &Topology) {
+    let topology = node.topology();
+    for link in topology.links().filter(|link| before.link(link.id()).is_none() && is_untold(node, link.id())) {
+        let (node, link) = (node.clone(), link.clone());
+        node.clone().spawn(async move {
+            for _ in 0..REMINDERS_MAX {
+                tokio::time::sleep(REMIND_AFTER).await;
+                let stands = node.topology().link(link.id()).is_some_and(|known| Arc::ptr_eq(known, &link));
+                if !stands || !is_untold(&node, link.id()) {
+                    return;
+                }
+                let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
+                if let Err(error) = link.call(Request::Missed, ASK_WAIT, done).await {
+                    tracing::debug!(peer = link.name(), %error, "a peer does not hear that it was missed");
+                }
+            }
+        });
+    }
+}
+
 async fn hear_all(node: &Node, keyspaces: &Keyspaces) {
     let mut inquiry = Inquiry::default();
     let asked = tokio::time::timeout(PATIENCE, async {
-        while inquiry.concerned.is_empty() || !inquiry.missing(node).is_empty() {
+        while !inquiry.is_over(node) {
             inquiry.ask_those_left(node).await;
             tokio::time::sleep(PAUSE).await;
         }
     });
     // It may be that nobody has lost sight of this node for long enough to write: at the end all have said so.
     let _ = asked.await;
+    node.partings.settle();
     match inquiry.missing(node).len() {
         0 => tracing::info!("what was written elsewhere while this node was taken for dead has been told"),
         missing => {
@@ -66,22 +125,27 @@ async fn hear_all(node: &Node, keyspaces: &Keyspaces) {
 #[derive(Default)]
 struct Inquiry {
     /// Nodes, with their incarnations, that have told.
-    told: BTreeSet<(u64, u64)>,
+    told: BTreeSet<Life>,
     /// Nodes that may know of writes, as those say that lost sight of this one: empty until the first of them is met again.
-    concerned: BTreeSet<(u64, u64)>,
+    concerned: BTreeSet<Life>,
 }
 
 impl Inquiry {
     /// Those in sight, and those of whom others have said that they met them meanwhile.
-    fn missing(&self, node: &Node) -> Vec<(u64, u64)> {
+    fn missing(&self, node: &Node) -> Vec<Life> {
         let in_sight = peers(node).into_iter().map(|(who, _)| who);
         let concerned = self.concerned.iter().copied().filter(|(id, _)| *id != node.id.0);
         in_sight.chain(concerned).filter(|who| !self.told.contains(who)).collect()
     }
 
+    /// All have told, or never will.
+    fn is_over(&self, node: &Node) -> bool {
+        !self.concerned.is_empty() && self.missing(node).iter().all(|life| has_ended(*life, &node.topology().in_sight))
+    }
+
     async fn ask_those_left(&mut self, node: &Node) {
         let left = peers(node).into_iter().filter(|(who, _)| !self.told.contains(who));
-        let answers = join_all(left.map(|(who, link)| async move { (who, ask(&link, ASK_WAIT).await) }));
+        let answers = join_all(left.map(|(who, link)| async move { (who, ask(&link, node.lost(), ASK_WAIT).await) }));
         for (who, answer) in answers.await {
             match answer {
                 Ok(parted) if parted.places_you => {
@@ -96,7 +160,7 @@ impl Inquiry {
 }
 
 /// The others in the view, each with its incarnation.
-fn peers(node: &Node) -> Vec<((u64, u64), Arc<Link>)> {
+fn peers(node: &Node) -> Vec<(Life, Arc<Link>)> {
     let topology = node.topology();
     let others = topology.peers.iter().filter(|peer| !peer.is_self);
     let with_link = others.filter_map(|peer| {

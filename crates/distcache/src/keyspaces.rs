@@ -17,8 +17,10 @@ use crate::error::Error;
 use crate::keyspace::{Core, DEPARTED_KEPT, Served};
 use crate::net;
 use crate::node::{Node, Topology};
+use crate::partings::OutOfSight;
 use crate::peer::server::{Reply, Serve};
 use crate::peer::wire::{Answer, Named, Parted, Request, Response};
+use crate::promise::Rule;
 use crate::registry::{Agreed, Registry};
 use crate::ring::NodeId;
 use crate::spec::KeyspaceSpec;
@@ -116,19 +118,30 @@ impl Keyspaces {
         join_all(cores.iter().map(|core| core.hand_over())).await;
     }
 
-    /// What was written here is told to a node that was taken for dead, before it hears how it stands here.
-    async fn part(&self, from: NodeId) -> Result<Parted, Error> {
+    /// This node was taken for dead, and is back; what it passed on until then, under view `before`, is in doubt. `false`: it has not
+    /// met anybody again yet.
+    pub(crate) fn tell_doubt(&self, before: &Topology) -> bool {
+        let since = self.node.partings.first_view_without(&self.node.topology().in_sight, self.node.clock.now());
+        if let Some(since) = since.filter(|_| self.node.promise.keeps(Rule::Heal)) {
+            self.all().iter().for_each(|core| core.tell_doubt(before, since));
+        }
+        since.is_some()
+    }
+
+    /// What was written here is told to a node that was taken for dead, before it hears how it stands here. `lost`: of whom it has
+    /// itself lost sight.
+    async fn part(&self, from: NodeId, lost: &[OutOfSight]) -> Result<Parted, Error> {
         let topology = self.node.topology_held();
         let places_you = topology.places(from);
         let parted_at = self.node.parted_at(from).filter(|_| places_you);
         let (Some(parted_at), Some(link)) = (parted_at, topology.link(from)) else {
-            return Ok(Parted { places_you, met: Vec::new() });
+            return Ok(Parted { places_you, met: self.node.heard_later(lost) });
         };
         let cores = self.all();
         let told = join_all(cores.iter().map(|core| core.tell_returned(link, parted_at))).await;
         told.into_iter().collect::<Result<(), Error>>()?;
-        let met = self.node.met_since(parted_at);
-        self.node.note_told(from);
+        let met = self.node.partings.met_since(parted_at, &self.node.topology().in_sight);
+        self.node.partings.note_told(from, self.node.clock.now());
         Ok(Parted { places_you, met })
     }
 
@@ -286,14 +299,18 @@ impl Keyspaces {
             }
             Request::HandOver { keyspace, entries } => {
                 // Bounded by its frame, not by the batch of a caller.
-                core(keyspace, 0)?.serve_hand_over(keyspace.generation, entries)?;
+                core(keyspace, 0)?.serve_hand_over(from, keyspace.generation, entries)?;
                 Prepared::Done
             }
             Request::Tell { keyspace, told } => {
                 core(keyspace, 0)?.serve_told(keyspace.generation, from, told).await?;
                 Prepared::Done
             }
-            Request::Part => Prepared::Parted(self.part(from).await?),
+            Request::Part { lost } => Prepared::Parted(self.part(from, lost).await?),
+            Request::Missed => {
+                self.node.is_missed();
+                Prepared::Done
+            }
             Request::Registry(state) => {
                 self.merge(state);
                 Prepared::Registry(self.export())

@@ -19,6 +19,7 @@ use crate::cluster::{Peer, PeerState};
 use crate::guard::Guards;
 use crate::limits::Limits;
 use crate::net::{self, Clock, Moment};
+use crate::partings::{InSight, Life, OutOfSight, Partings, VIEWS_DIFFER_MAX};
 use crate::peer::link::{Link, LinkSettings};
 use crate::placement::{Placed, Placement, Tenures};
 use crate::promise::Promise;
@@ -60,33 +61,15 @@ pub(crate) struct Node {
     doubts: AtomicUsize,
     /// Wakes whoever waits until there are none.
     sure: Notify,
+    /// When the last of them ended, and under which view; before the first, never.
+    last_doubt: Mutex<Option<(Moment, u32)>>,
+    /// Wakes who begins an inquiry: a peer says that this node had been out of its sight.
+    missed: Notify,
     /// Nodes that went out of sight without a farewell.
-    parted: Mutex<BTreeMap<NodeId, Gone>>,
+    pub(crate) partings: Partings,
     link_settings: Arc<LinkSettings>,
     versions: AtomicU64,
 }
-
-/// A node that was lost sight of.
-#[derive(Clone, Copy)]
-struct Gone {
-    incarnation: u64,
-    at: Moment,
-    /// When it was back and heard all there was to hear.
-    told_at: Option<Moment>,
-}
-
-impl Gone {
-    fn is_remembered(&self, now: Moment) -> bool {
-        now.since(self.at) < GONE_REMEMBERED && self.told_at.is_none_or(|at| now.since(at) < TOLD_REMEMBERED)
-    }
-}
-
-/// Two nodes that are in sight of each other differ about the view for less than this.
-const VIEWS_DIFFER_MAX: Duration = Duration::from_secs(10);
-/// How long a node that went out of sight is remembered: as long as membership looks for it.
-const GONE_REMEMBERED: Duration = Duration::from_secs(30 * 60);
-/// The word that it has heard all may be lost: so long it may ask once more.
-const TOLD_REMEMBERED: Duration = Duration::from_secs(10);
 
 /// The cluster as this node sees it at one time.
 pub(crate) struct Topology {
@@ -96,6 +79,8 @@ pub(crate) struct Topology {
     /// All other nodes, owners or not.
     links: BTreeMap<NodeId, Arc<Link>>,
     pub(crate) peers: Vec<Peer>,
+    /// The same by their ids, this node included.
+    pub(crate) in_sight: InSight,
 }
 
 /// Who answers for a key.
@@ -139,10 +124,6 @@ impl Topology {
     pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.links.values()
     }
-
-    fn incarnation(&self, id: NodeId) -> Option<u64> {
-        self.peers.iter().find(|peer| NodeId::of(&peer.name) == id).map(|peer| peer.incarnation)
-    }
 }
 
 /// What a node is made of.
@@ -166,6 +147,7 @@ impl Node {
             owners: Vec::new(),
             links: BTreeMap::new(),
             peers: Vec::new(),
+            in_sight: InSight::default(),
         };
         Self {
             id: NodeId::of(&parts.name),
@@ -187,7 +169,9 @@ impl Node {
             view_changed: Notify::new(),
             doubts: AtomicUsize::new(0),
             sure: Notify::new(),
-            parted: Mutex::default(),
+            last_doubt: Mutex::default(),
+            missed: Notify::new(),
+            partings: Partings::default(),
             link_settings: Arc::new(parts.link_settings),
             // Grows over a restart, so that a version is never given twice.
             versions: AtomicU64::new(net::wall_clock_ms() << 20),
@@ -254,6 +238,30 @@ impl Node {
         !self.is_in_doubt() || tokio::time::timeout(patience, self.until_sure()).await.is_ok()
     }
 
+    /// Whether it is being found out, or was within the last `lease`: others may hold copies by leave of whoever took this node's
+    /// place.
+    pub(crate) fn was_in_doubt_within(&self, lease: Duration) -> bool {
+        let ended = *self.last_doubt.lock();
+        self.is_in_doubt() || ended.is_some_and(|(at, _)| self.clock.now().since(at) < lease)
+    }
+
+    /// Whether what this node had when it lost a slot under view `seq` may be passed on: it has not been in doubt about it.
+    pub(crate) fn vouches_since(&self, seq: u32) -> bool {
+        !self.is_in_doubt() && self.last_doubt.lock().is_none_or(|(_, under)| seq > under)
+    }
+
+    /// A peer had lost sight of this node.
+    pub(crate) fn is_missed(&self) {
+        if !self.is_in_doubt() {
+            self.missed.notify_one();
+        }
+    }
+
+    /// Returns when a peer has said that it had lost sight of this node.
+    pub(crate) async fn until_missed(&self) {
+        self.missed.notified().await;
+    }
+
     pub(crate) fn doubt(self: &Arc<Self>) -> Doubt {
         self.doubts.fetch_add(1, Relaxed);
         Doubt(self.clone())
@@ -316,7 +324,8 @@ impl Node {
         let gone: Vec<_> = gone.map(|(_, link)| link.clone()).collect();
         self.tenures.publish(&placement, self.id);
         let seq = placement.seq();
-        let after = Topology { placement, owners, links, peers };
+        let in_sight = peers.iter().map(|peer| (NodeId::of(&peer.name), peer.incarnation)).collect();
+        let after = Topology { placement, owners, links, peers, in_sight };
         self.note_parted(&before, &after);
         self.topology.store(Arc::new(after));
         if before.placement.seq() != seq {
@@ -328,49 +337,48 @@ impl Node {
         before
     }
 
+    /// Those of the lives that another node has lost sight of that went on, as far as is known here.
+    pub(crate) fn heard_later(&self, lost: &[OutOfSight]) -> Vec<Life> {
+        let topology = self.topology();
+        let heard_at = |(id, incarnation): Life| {
+            let link =
+                topology.link(NodeId(id)).filter(|link| topology.in_sight.get(&link.id()) == Some(&incarnation))?;
+            link.heard_at()
+        };
+        self.partings.heard_later(lost, heard_at, self.clock.now())
+    }
+
     fn note_parted(&self, before: &Topology, after: &Topology) {
-        let now = self.clock.now();
-        let mut parted = self.parted.lock();
-        parted.retain(|_, gone| gone.is_remembered(now));
-        for peer in before.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Draining) {
-            let id = NodeId::of(&peer.name);
-            if after.incarnation(id) != Some(peer.incarnation) {
-                parted.insert(id, Gone { incarnation: peer.incarnation, at: now, told_at: None });
-            }
-        }
+        let parted = before.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Draining);
+        let parted = parted.map(|peer| (NodeId::of(&peer.name), peer.incarnation));
+        let parted = parted.filter(|(id, incarnation)| after.in_sight.get(id) != Some(incarnation));
+        let parted =
+            parted.map(|(id, incarnation)| ((id.0, incarnation), before.link(id).and_then(|link| link.heard_at())));
+        self.partings.note(parted, after.placement.seq(), self.clock.now());
     }
 
     /// When this node lost sight of a peer that is the same now as it was then.
     pub(crate) fn parted_at(&self, id: NodeId) -> Option<Moment> {
-        let gone = self.parted.lock().get(&id).copied().filter(|gone| gone.is_remembered(self.clock.now()))?;
-        (self.topology().incarnation(id) == Some(gone.incarnation)).then_some(gone.at)
+        self.partings.at(id, &self.topology().in_sight, self.clock.now())
     }
 
-    /// The peer that was lost sight of has heard all there was to hear.
-    pub(crate) fn note_told(&self, id: NodeId) {
-        if let Some(gone) = self.parted.lock().get_mut(&id) {
-            gone.told_at.get_or_insert(self.clock.now());
-        }
+    /// Lives of which this node lost sight, and of which it does not know whether they went on.
+    pub(crate) fn lost(&self) -> Vec<OutOfSight> {
+        self.partings.unsettled(&self.topology().in_sight, self.clock.now())
     }
 
-    /// Nodes that may know of writes since `at`: those in sight, and those lost sight of since then.
-    pub(crate) fn met_since(&self, at: Moment) -> Vec<(u64, u64)> {
-        let since = at.before(VIEWS_DIFFER_MAX);
-        let in_sight: Vec<_> =
-            self.topology().peers.iter().map(|peer| (NodeId::of(&peer.name).0, peer.incarnation)).collect();
-        let parted = self.parted.lock();
-        let lost = parted.iter().filter(|(_, gone)| gone.at >= since).map(|(id, gone)| (id.0, gone.incarnation));
-        in_sight.into_iter().chain(lost).collect()
-    }
-
-    /// From when on a peer that owns more than in the view before may have taken itself for the owner of it.
+    /// From when on a peer that owns more than in the view before may not have heard of what was known here.
     pub(crate) fn apart_since(&self, before: &Topology, id: NodeId, now: Moment) -> Moment {
-        let apart = match (self.parted_at(id), before.incarnation(id), self.topology().incarnation(id)) {
-            (Some(at), ..) => now.since(at),
-            (None, Some(known), Some(incarnation)) if known == incarnation => Duration::ZERO,
-            // As long as it lives.
-            (_, _, Some(incarnation)) => Duration::from_millis(net::wall_clock_ms().saturating_sub(incarnation)),
-            (_, _, None) => Duration::ZERO,
+        let topology = self.topology();
+        let apart = match (before.in_sight.get(&id), topology.in_sight.get(&id)) {
+            (known, Some(incarnation)) if known != Some(incarnation) => {
+                let parted = self.partings.first_that_may_have_met(id, &topology.in_sight, now);
+                let parted = parted.map_or(Duration::ZERO, |at| now.since(at));
+                // A new life may have met, from its beginning on, who was out of sight here before.
+                let lives = Duration::from_millis(net::wall_clock_ms().saturating_sub(*incarnation));
+                if self.parted_at(id).is_some() { parted } else { parted.max(lives) }
+            }
+            _ => Duration::ZERO,
         };
         now.before(apart + VIEWS_DIFFER_MAX)
     }
@@ -395,6 +403,7 @@ pub(crate) struct Doubt(Arc<Node>);
 
 impl Drop for Doubt {
     fn drop(&mut self) {
+        *self.0.last_doubt.lock() = Some((self.0.clock.now(), self.0.topology().placement.seq()));
         self.0.doubts.fetch_sub(1, Relaxed);
         self.0.sure.notify_waiters();
     }

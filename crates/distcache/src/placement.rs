@@ -112,11 +112,11 @@ impl Placement {
         Some((*id, slot.former_since))
     }
 
-    /// The slots that passed from one node to another with this view, a bit each.
-    pub(crate) fn passed(&self, from: NodeId, to: NodeId) -> Vec<u8> {
+    /// The slots that passed from one node to another with view `since` or a later one, a bit each.
+    pub(crate) fn passed(&self, from: NodeId, to: NodeId, since: u32) -> Vec<u8> {
         let is_it = |slot: &Slot| {
             let owner = self.placed.get(usize::from(slot.owner)).map(|placed| placed.member.id);
-            slot.since == self.seq && owner == Some(to) && self.formers.get(usize::from(slot.former)) == Some(&from)
+            slot.since >= since && owner == Some(to) && self.formers.get(usize::from(slot.former)) == Some(&from)
         };
         bits(self.slots.iter().map(is_it))
     }
@@ -247,8 +247,14 @@ mod tests {
         let alone = Placement::first(vec![node(1, 1)], Moment(0));
         let both = alone.next(vec![node(1, 1), node(2, 1)], Moment(10));
         let third = both.next(vec![node(1, 1), node(2, 1), node(3, 1)], Moment(20));
-        let passed = both.passed(NodeId(1), NodeId(2));
-        assert!(third.passed(NodeId(1), NodeId(2)).iter().all(|byte| *byte == 0), "not with this view");
+        let passed = both.passed(NodeId(1), NodeId(2), both.seq());
+        assert!(third.passed(NodeId(1), NodeId(2), third.seq()).iter().all(|byte| *byte == 0), "not with this view");
+        let lately = third.passed(NodeId(1), NodeId(2), both.seq());
+        let is_part = lately.iter().zip(&passed).all(|(lately, passed)| lately & !passed == 0);
+        assert!(
+            is_part && lately.iter().any(|byte| *byte != 0),
+            "but with one of the last two, where nobody owns them since"
+        );
         for hash in hashes() {
             let expected = match (both.owner(hash), third.owner(hash)) {
                 (before, Some(2)) => before.map(|index| (NodeId(index as u64 + 1), both.slot_since(hash))),

@@ -4,7 +4,8 @@
 //! peeks and askers who have not heard yet from it, and hands everything over, the hottest first, bounded in bytes and time. The
 //! invariants: only what counted when the slot left is handed over; nothing is kept in place of what is there, nor under a key
 //! that was written here since the slot came, nor where that is not known; what arrives keeps its age, so that a write elsewhere
-//! that is told later still finds it too old; who takes itself for the owner of a key of ours is told of its writes like a holder.
+//! that is told later still finds it too old; nothing passes between two nodes that had lost sight of each other, nor from one that
+//! was in doubt about it; who takes itself for the owner of a key of ours is told of its writes like a holder.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -64,19 +65,21 @@ struct Parcel {
 }
 
 impl Core {
-    /// What a record of a slot that has left must satisfy to be handed over; `None`: the slot is ours, was not, or left long ago.
+    /// What a record of a slot that has left must satisfy to be handed over; `None`: the slot is ours, was not, or left long ago, or
+    /// before a doubt.
     pub(super) fn departed(&self, topology: &Topology, hash: u64) -> Option<Validity> {
         let (former, since) = topology.placement.former(hash)?;
         let now = self.node.clock.now();
         let has_left = former == self.node.id && !topology.owns(hash);
-        (has_left && topology.placement.is_young(hash, now, DEPARTED_KEPT))
+        let is_vouched = has_left && self.node.vouches_since(topology.placement.slot_since(hash));
+        (is_vouched && topology.placement.is_young(hash, now, DEPARTED_KEPT))
             .then(|| Validity { slot_since: since, ..self.validity(topology, hash) })
     }
 
     /// What is here of a key whose slot has left a moment ago, for whoever has not heard of it yet.
     #[cold]
     pub(super) fn look_at_departed(&self, hash: u64, key: &str) -> Option<Record> {
-        let validity = self.departed(&self.node.topology(), hash).filter(|_| !self.node.is_in_doubt())?;
+        let validity = self.departed(&self.node.topology(), hash)?;
         self.store.look_at(hash, validity).filter(|record| record.key() == key.as_bytes())
     }
 
@@ -180,11 +183,16 @@ impl Core {
     }
 
     /// Takes over what it may; an error says that nothing of it is ours, or may be older than a clear.
-    pub(crate) fn serve_hand_over(self: &Arc<Self>, generation: u64, entries: &[HandedOver<'_>]) -> Result<(), Error> {
+    pub(crate) fn serve_hand_over(
+        self: &Arc<Self>,
+        from: NodeId,
+        generation: u64,
+        entries: &[HandedOver<'_>],
+    ) -> Result<(), Error> {
         self.advance(generation);
         // Read first: a clear that comes now leaves what is stored below behind.
         let epoch = self.epoch.load(Ordering::Acquire);
-        if generation < self.generation() {
+        if generation < self.generation() || !self.takes_from(from) {
             return Ok(());
         }
         let topology = self.node.topology();
@@ -195,6 +203,12 @@ impl Core {
         }
         self.counters.add(Count::TakenOver, taken as u64);
         Ok(())
+    }
+
+    /// Whether what another node had is taken over. From one that was lost sight of it is not: what was written here meanwhile it may
+    /// not know, and not all of that is in the log of who owns the key now.
+    pub(super) fn takes_from(&self, other: NodeId) -> bool {
+        self.node.parted_at(other).is_none()
     }
 
     fn take_over(&self, topology: &Topology, epoch: u32, entry: &HandedOver<'_>) -> bool {
@@ -271,6 +285,9 @@ impl Core {
         let (former, _) = topology.placement.former(hash)?;
         let now = self.node.clock.now();
         if former == self.node.id || !topology.placement.is_young(hash, now, DEPARTED_KEPT) || !topology.owns(hash) {
+            return None;
+        }
+        if !self.takes_from(former) {
             return None;
         }
         let link = topology.link(former)?;

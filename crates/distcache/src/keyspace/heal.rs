@@ -1,9 +1,10 @@
 //! What was written where two nodes may have owned the same keys: told to whoever owns them now.
 //!
 //! Views spread in moments, and not at all across a cut: meanwhile two nodes may each take themselves for a key's owner. Each logs
-//! what it writes. Who loses a slot tells its next owner; who was taken for dead asks everybody (`../heal.rs`). Of a change
-//! only hash and age are told: the receiver drops what it stored, or began to load, before that. The invariants: a change is told
-//! until its receiver confirms, or owns the key no more; what the log has lost is told as a doubt about all that is older.
+//! what it writes. Who loses a slot tells its next owner; who was taken for dead asks everybody (`../heal.rs`), and whoever took
+//! entries over from it meanwhile is told to drop them. Of a change only hash and age are told: the receiver drops what it stored,
+//! or began to load, before that. The invariants: a change is told until its receiver confirms, or owns the key no more; what the
+//! log has lost is told as a doubt about all that is older.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use futures_util::future::join_all;
 
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::{Core, Route};
+use crate::changes::Change;
 use crate::error::Error;
 use crate::lease::Held;
 use crate::net::Moment;
@@ -28,11 +30,10 @@ use crate::stats::Count;
 /// How long one telling may take before it is tried again.
 const TELL_WAIT: Duration = Duration::from_millis(500);
 const TELL_PAUSE: Duration = Duration::from_millis(100);
+/// What was given before a doubt is on its way no longer than this.
+const GIVEN_BEFORE: Duration = Duration::from_millis(100);
 /// Beyond this a receiver that does not confirm has long been taken for dead, and asks by itself when it is back.
 const TELL_PATIENCE: Duration = Duration::from_secs(60);
-/// Changes older than this are not passed on by those who were told: no two views differ so long without a cut, and after one the
-/// writer itself is asked.
-const PASSED_ON: Duration = Duration::from_secs(60);
 
 /// An age as it was when it was sent, made younger by what clocks that run at different rates and tick in steps may differ: so
 /// that a doubt falls on the side of dropping.
@@ -57,20 +58,21 @@ impl Core {
         let (mut told, now) = (ByPeer::default(), self.node.clock.now());
         let since: HashMap<_, _> =
             topology.links().map(|link| (link.id(), self.node.apart_since(before, link.id(), now))).collect();
+        let may_have_missed =
+            |link: &Arc<Link>, change: &Change| since.get(&link.id()).is_some_and(|since| change.known_at() >= *since);
         let left = self.changes.select(|hash, change| {
-            before.owns(hash) && change.view_seq >= before.placement.slot_since(hash) && !topology.owns(hash)
+            let was_ours = before.owns(hash) && change.view_seq >= before.placement.slot_since(hash);
+            was_ours && matches!(topology.owner(hash), Owner::Peer(link) if may_have_missed(link, &change))
         });
         for (hash, at) in left {
-            if let Owner::Peer(link) = topology.owner(hash)
-                && since.get(&link.id()).is_some_and(|since| at >= *since)
-            {
+            if let Owner::Peer(link) = topology.owner(hash) {
                 told.push(link, (hash, at));
             }
         }
         let lost = self.changes.lost();
         let lost = topology.links().filter_map(|link| {
-            let lost = lost.filter(|lost| since.get(&link.id()).is_some_and(|since| lost.at >= *since))?;
-            let slots = topology.placement.passed(self.node.id, link.id());
+            let lost = lost.filter(|lost| may_have_missed(link, lost))?;
+            let slots = topology.placement.passed(self.node.id, link.id(), topology.placement.seq());
             let is_concerned = slots.iter().any(|byte| *byte != 0);
             is_concerned.then(|| (link.clone(), Tidings { changes: Vec::new(), lost: Some((lost.at, slots)) }))
         });
@@ -87,7 +89,7 @@ impl Core {
         let topology = self.node.topology_held();
         let is_theirs = |hash| matches!(topology.owner(hash), Owner::Peer(owner) if owner.id() == link.id());
         let changes = self.changes.select(|hash, _| is_theirs(hash));
-        let lost = self.changes.lost().filter(|lost| lost.at >= parted_at);
+        let lost = self.changes.lost().filter(|lost| lost.known_at() >= parted_at);
         let lost = lost.map(|lost| (lost.at, topology.placement.owned_by(link.id())));
         self.send_tidings(link, &Tidings { changes, lost }).await
     }
@@ -180,9 +182,7 @@ impl Core {
             if self.drop_written(change.hash, written_at(now, change.age)) {
                 dropped.push(change.hash);
             }
-            if change.age < PASSED_ON {
-                self.changes.note(change.hash, now.before(change.age).after(change.hold), self.view_seq());
-            }
+            self.changes.note(change.hash, now.before(change.age).after(change.hold), now, self.view_seq());
         }
         self.relay(dropped, from).await;
         if let Some(lost) = told.lost {
@@ -214,8 +214,26 @@ impl Core {
         self.send_invalidations(told, true).await;
     }
 
-    /// Everything owned here is in doubt, and goes.
+    /// This node was taken for dead: who took slots over from it since view `since`, when it lost sight of the others, has what is no
+    /// better than what is here. Of whom this node had lost sight itself, nobody has taken anything (see [`Self::takes_from`]).
+    pub(crate) fn tell_doubt(self: &Arc<Self>, topology: &Topology, since: u32) {
+        let now = self.node.clock.now();
+        for link in topology.links().filter(|link| self.takes_from(link.id())) {
+            let slots = topology.placement.passed(self.node.id, link.id(), since);
+            if slots.iter().any(|byte| *byte != 0) {
+                let (core, link) = (self.clone(), link.clone());
+                self.node.spawn_work(async move {
+                    tokio::time::sleep(GIVEN_BEFORE).await;
+                    core.tell(&link, Tidings { changes: Vec::new(), lost: Some((now, slots)) }).await;
+                });
+            }
+        }
+    }
+
+    /// Everything owned here is in doubt, and goes. Who has taken some of it over and is out of sight is told when it is back.
     pub(crate) fn doubt_all(&self) {
+        let now = self.node.clock.now();
+        self.changes.note_lost(now, now, self.view_seq());
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.node.sweep.notify_one();
     }

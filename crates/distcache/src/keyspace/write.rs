@@ -200,7 +200,8 @@ impl Core {
                 Some(record) => self.change_to(write, record, seq)?,
                 None => self.remove_and_hold(write, hold)?,
             }
-            self.changes.note(write.hash, self.node.clock.now().after(hold), seq);
+            let now = self.node.clock.now();
+            self.changes.note(write.hash, now.after(hold), now, seq);
             Ok(())
         };
         match self.node.promise.keeps(Rule::Detach) {
@@ -319,10 +320,12 @@ impl Core {
         let mut told = ByPeer::default();
         let (topology, now) = (self.node.topology(), self.node.clock.now());
         let lease = in_books(self.definition.load().lease);
+        let is_back = self.node.was_in_doubt_within(lease);
         for &hash in hashes {
-            // The slot's last owner may have given leases that nobody here knows of.
-            let is_young =
-                topology.placement.is_young(hash, now, lease) && self.node.promise.keeps(Rule::AllWhileYoung);
+            // The slot's last owner, or who owned it while this node was taken for dead, may have given leases that nobody here
+            // knows of.
+            let is_young = is_back || topology.placement.is_young(hash, now, lease);
+            let is_young = is_young && self.node.promise.keeps(Rule::AllWhileYoung);
             match self.leases.holders(hash, now) {
                 Held::Nodes(nodes) if !is_young => {
                     for holder in nodes.into_iter().filter(|holder| Some(holder.node) != but) {

@@ -214,7 +214,10 @@ fn serve_seeds() -> Vec<Seed> {
         seed("invalidate", &[get("a"), Request::Invalidate { keyspace, hashes: vec![7], is_relayed: false }]),
         seed("peek", &[get("a"), Request::Peek { keyspace, keys: vec!["a"] }]),
         seed("hand-over", &[Request::HandOver { keyspace, entries: vec![handed_over] }, get("a")]),
-        seed("tell", &[get("a"), Request::Tell { keyspace, told }, Request::Part]),
+        seed(
+            "tell",
+            &[get("a"), Request::Tell { keyspace, told }, Request::Part { lost: Vec::new() }, Request::Missed],
+        ),
         seed("registry", &[Request::Registry(&[0]), Request::Ping, Request::Cancel]),
         seed("no-keyspace", &[delete(Named { name: "nothing", generation: 9, trace: None }, "a")]),
     ]

@@ -26,6 +26,6 @@ impl BooksProbe {
 
     /// A key is written.
     pub fn write(&self, hash: u64) {
-        self.changes.note(hash, Moment(0), 0);
+        self.changes.note(hash, Moment(0), Moment(0), 0);
     }
 }

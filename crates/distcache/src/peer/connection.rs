@@ -78,6 +78,11 @@ impl Connection {
         }
     }
 
+    /// When something came last.
+    pub(crate) fn heard_at(&self) -> Moment {
+        Moment(self.last_heard.load(Relaxed))
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.closed.is_cancelled()
     }
@@ -240,7 +245,7 @@ impl Connection {
             if stalled_here {
                 continue;
             }
-            let heard = Moment(self.last_heard.load(Relaxed));
+            let heard = self.heard_at();
             let waited = self.oldest_question().map(|sent| now.since(sent.max(heard)));
             if waited.is_some_and(|waited| waited >= silence_max) {
                 return;

@@ -18,7 +18,7 @@ use super::connection::{Connection, NotSent, OnAnswer};
 use super::wire::{Frame, Request, RequestId, Response};
 use crate::error::{Error, Overload, PeerFailure};
 use crate::limits::Limits;
-use crate::net::Clock;
+use crate::net::{Clock, Moment};
 use crate::ring::NodeId;
 use crate::trust::handshake::{HandshakeError, Hello};
 use crate::trust::{Gate, Guest, Refusal, Stream};
@@ -80,6 +80,11 @@ impl Link {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// When something came from it last, or a connection was made; `None`: never.
+    pub(crate) fn heard_at(&self) -> Option<Moment> {
+        self.connection.load().as_ref().map(|connection| connection.heard_at())
     }
 
     pub(crate) fn close(&self) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, BytesMut};
 
 use crate::error::Error;
+use crate::partings;
 use crate::trace::Traceparent;
 
 mod errors;
@@ -87,7 +88,12 @@ pub(crate) enum Request<'a> {
         told: Told<'a>,
     },
     /// Whether the asker owns keys in this node's view; and, of those that it owns, all that was written here.
-    Part,
+    Part {
+        /// Of whom the asker has lost sight.
+        lost: Vec<partings::OutOfSight>,
+    },
+    /// The receiver had been out of the sender's sight, and may not have heard that it was missed.
+    Missed,
     /// What the sender knows of the cluster's keyspaces.
     Registry(&'a [u8]),
     /// The asker no longer waits for this answer.
@@ -185,6 +191,7 @@ mod op {
     pub(super) const WARM: u8 = 12;
     pub(super) const TELL: u8 = 13;
     pub(super) const PART: u8 = 14;
+    pub(super) const MISSED: u8 = 15;
     pub(super) const ONE: u8 = 129;
     pub(super) const MANY: u8 = 130;
     pub(super) const WRITTEN: u8 = 131;
@@ -294,7 +301,8 @@ impl Request<'_> {
                 keyspace.encode(out);
                 told.encode(out);
             }),
-            Self::Part => frame(out, op::PART, id, |_| ()),
+            Self::Part { lost } => frame(out, op::PART, id, |out| moving::put_lost(out, lost)),
+            Self::Missed => frame(out, op::MISSED, id, |_| ()),
             Self::Warm { keyspace, keys } => frame(out, op::WARM, id, |out| put_keys(out, keyspace, keys)),
             Self::Refresh { keyspace, key, deadline } => frame(out, op::REFRESH, id, |out| {
                 keyspace.encode(out);
@@ -344,7 +352,8 @@ impl<'a> Request<'a> {
             op::PEEK => Self::Peek { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::HAND_OVER => Self::HandOver { keyspace: input.named()?, entries: input.list(HandedOver::decode)? },
             op::TELL => Self::Tell { keyspace: input.named()?, told: Told::decode(&mut input)? },
-            op::PART => Self::Part,
+            op::PART => Self::Part { lost: moving::lost(&mut input)? },
+            op::MISSED => Self::Missed,
             op::WARM => Self::Warm { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::REFRESH => {
                 let (keyspace, deadline) = (input.named()?, input.duration()?);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const LEASE: Duration = Duration::from_secs(1);
+pub(super) const LEASE: Duration = Duration::from_secs(1);
 
 /// An owner and two who read, under slots that are older than a lease.
 pub(super) struct Calm(pub(super) [Puppet; 3]);

@@ -7,6 +7,11 @@ use crate::ring::SLOTS;
 
 const TELLER: NodeId = NodeId(7);
 
+/// A peer in one and the same life, however often it is made.
+fn alive(name: &str, addr: SocketAddr, state: PeerState, is_self: bool) -> Peer {
+    Peer { incarnation: 1, ..peer(name, addr, state, is_self) }
+}
+
 async fn owner(source: &Counting) -> Puppet {
     let a = puppet("a", source).await;
     a.node.adopt(vec![peer("a", a.addr, PeerState::Ready, true)]);
@@ -75,7 +80,7 @@ async fn an_entry_is_not_taken_over_where_the_log_does_not_say_that_its_key_was_
     let a = owner(&source).await;
     let take = |key: &'static str| {
         let entry = HandedOver { key, value: b"old", age: Duration::from_secs(60), remaining: None };
-        a.core.serve_hand_over(0, &[entry]).unwrap();
+        a.core.serve_hand_over(TELLER, 0, &[entry]).unwrap();
         a.core.lookup(key).is_some()
     };
     assert!(take("free"));
@@ -119,7 +124,7 @@ async fn who_was_taken_for_dead_hears_the_same_when_it_asks_again() {
     let to_a = peer("a", a.addr, PeerState::Draining, false);
     b.node.adopt(vec![to_a, peer("b", b.addr, PeerState::Ready, true)]);
     let link = b.node.topology().link(NodeId::of("a")).unwrap().clone();
-    let ask = || async { crate::heal::ask(&link, Duration::from_secs(2)).await.unwrap() };
+    let ask = || async { crate::heal::ask(&link, Vec::new(), Duration::from_secs(2)).await.unwrap() };
     let (first, again) = (ask().await, ask().await);
     assert!(first.places_you && !first.met.is_empty(), "{first:?}");
     assert_eq!(first.met, again.met);
@@ -179,4 +184,190 @@ async fn an_inquiry_is_a_doubt_before_it_has_asked_anybody() {
     assert!(a.node.is_in_doubt());
     drop(inquiry);
     assert!(!a.node.is_in_doubt());
+}
+
+/// Who took its place has given leases that it knows nothing of.
+#[tokio::test]
+async fn what_is_written_in_a_doubt_and_for_a_lease_after_it_is_told_to_everybody() {
+    let Calm([a, b, c]) = Calm::new().await;
+    let told = async |key: &str| {
+        a.core.put(key, Bytes::from_static(b"new"), PutOptions::new()).await.unwrap();
+        [&b, &c].map(|puppet| puppet.core.stats().invalidations_received)
+    };
+    assert_eq!(told("before").await, [0, 0]);
+    let doubt = a.node.doubt();
+    assert_eq!(told("in").await, [1, 1]);
+    drop(doubt);
+    assert_eq!(told("after").await, [2, 2]);
+    while a.node.was_in_doubt_within(super::super::serve::in_books(super::messages::LEASE)) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(told("long after").await, [2, 2]);
+}
+
+/// What another was handed over, or asks for, by these two: the last owner, and the next one, which had lost sight of it.
+#[tokio::test]
+async fn nothing_is_taken_over_from_a_node_that_had_been_lost_sight_of() {
+    use crate::peer::wire::HandedOver;
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let (to_a, to_b) = (|state| alive("a", a.addr, state, false), |state| alive("b", b.addr, state, false));
+    let me = |puppet: &str, addr, state| alive(puppet, addr, state, true);
+    for is_parted in [false, true] {
+        a.node.adopt(vec![me("a", a.addr, PeerState::Ready), to_b(PeerState::Draining)]);
+        let keys = [format!("asked {is_parted}"), format!("handed {is_parted}")];
+        get(&a, &keys[0]).await.unwrap();
+        b.node.adopt(vec![to_a(PeerState::Ready), me("b", b.addr, PeerState::Draining)]);
+        if is_parted {
+            b.node.adopt(vec![me("b", b.addr, PeerState::Draining)]);
+            b.node.adopt(vec![to_a(PeerState::Ready), me("b", b.addr, PeerState::Draining)]);
+        }
+        a.node.adopt(vec![me("a", a.addr, PeerState::Draining), to_b(PeerState::Ready)]);
+        b.node.adopt(vec![to_a(PeerState::Draining), me("b", b.addr, PeerState::Ready)]);
+        let origin = get(&b, &keys[0]).await.unwrap().origin;
+        assert_eq!(origin, if is_parted { Origin::Loaded } else { Origin::Owned });
+        let entry = HandedOver { key: &keys[1], value: b"old", age: Duration::from_secs(60), remaining: None };
+        b.core.serve_hand_over(NodeId::of("a"), 0, &[entry]).unwrap();
+        assert_eq!(b.core.lookup(&keys[1]).is_some(), !is_parted);
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_had_before_a_doubt_is_not_passed_on_after_it() {
+    let source = Counting::default();
+    let (a, b) = (owner(&source).await, puppet("b", &source).await);
+    get(&a, "k").await.unwrap();
+    let to_b = peer("b", b.addr, PeerState::Ready, false);
+    let doubt = a.node.doubt();
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), to_b]);
+    let has_it = || a.core.look_at_departed(a.core.hash("k"), "k").is_some();
+    assert!(!has_it());
+    drop(doubt);
+    assert!(!has_it());
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Ready, true)]);
+    get(&a, "k").await.unwrap();
+    let to_b = peer("b", b.addr, PeerState::Ready, false);
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), to_b]);
+    assert!(has_it(), "what it has loaded since then it does");
+}
+
+/// It is cut off alone, meets one that has just been started, and hears later that it was missed.
+#[tokio::test]
+async fn who_took_over_from_a_node_that_had_been_missed_drops_it_when_that_one_hears_of_it() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let me = |state| alive("a", a.addr, state, true);
+    let (to_a, to_b) = (|state| alive("a", a.addr, state, false), |state| alive("b", b.addr, state, false));
+    let lost = alive("c", "127.0.0.1:1".parse().unwrap(), PeerState::Joining, false);
+    a.node.adopt(vec![me(PeerState::Ready), lost.clone()]);
+    a.node.adopt(vec![me(PeerState::Ready)]);
+    for key in ["k", "other"] {
+        get(&a, key).await.unwrap();
+    }
+    b.node.adopt(vec![to_a(PeerState::Ready), alive("b", b.addr, PeerState::Draining, true)]);
+    a.node.adopt(vec![me(PeerState::Draining), to_b(PeerState::Ready)]);
+    b.node.adopt(vec![to_a(PeerState::Draining), alive("b", b.addr, PeerState::Ready, true)]);
+    assert_eq!(get(&b, "k").await.unwrap().origin, Origin::Owned, "asked of the last owner");
+    let _inquiry = crate::heal::heal(a.node.clone(), a.keyspaces.clone());
+    let before = a.node.adopt(vec![me(PeerState::Draining), to_b(PeerState::Ready), lost]);
+    a.keyspaces.tell_doubt(&before);
+    let dropped = async {
+        while b.core.lookup("k").is_some() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), dropped).await.unwrap();
+    assert_eq!(get(&b, "other").await.unwrap().origin, Origin::Loaded, "nor does it ask for more");
+}
+
+/// It ended with what it knew, and nothing more will come of it.
+#[tokio::test]
+async fn an_inquiry_does_not_wait_for_a_node_that_has_been_started_anew() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let to_c = |incarnation, is_self| Peer {
+        incarnation,
+        ..peer("c", "127.0.0.1:1".parse().unwrap(), PeerState::Ready, is_self)
+    };
+    let c = puppet("c", &source).await;
+    let anew = |is_self| Peer { peer_addr: c.addr, ..to_c(2, is_self) };
+    let (a_seen, b_seen) = (alive("a", a.addr, PeerState::Ready, false), alive("b", b.addr, PeerState::Ready, false));
+    let b_me = || alive("b", b.addr, PeerState::Ready, true);
+    b.node.adopt(vec![a_seen.clone(), b_me(), to_c(1, false)]);
+    b.node.adopt(vec![b_me()]);
+    b.node.adopt(vec![a_seen.clone(), b_me(), anew(false)]);
+    c.node.adopt(vec![a_seen, b_seen.clone(), anew(true)]);
+    a.node.adopt(vec![alive("a", a.addr, PeerState::Ready, true), b_seen, anew(false)]);
+    let key = (0..).map(|n| format!("k{n}")).find(|key| a.node.topology().owns(a.core.hash(key))).unwrap();
+    a.core.put(&key, Bytes::from_static(b"v"), PutOptions::new()).await.unwrap();
+    let inquiry = crate::heal::heal(a.node.clone(), a.keyspaces.clone());
+    tokio::time::timeout(Duration::from_secs(3), inquiry).await.expect("long before its patience is over");
+    assert!(a.core.lookup(&key).is_none(), "in doubt, and dropped");
+}
+
+/// After a cut that membership does not remember nobody else says so.
+#[tokio::test]
+async fn who_is_back_and_does_not_ask_is_told_that_it_was_missed() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let to_a = alive("a", a.addr, PeerState::Ready, false);
+    let me = alive("b", b.addr, PeerState::Draining, true);
+    a.node.adopt(vec![alive("a", a.addr, PeerState::Ready, true), alive("b", b.addr, PeerState::Draining, false)]);
+    b.node.adopt(vec![to_a.clone(), me.clone()]);
+    b.node.adopt(vec![me.clone()]);
+    let lonely = b.node.adopt(vec![to_a, me]);
+    crate::heal::remind(&b.node, &lonely);
+    tokio::time::timeout(Duration::from_secs(5), a.node.until_missed()).await.unwrap();
+    assert!(crate::heal::is_untold(&b.node, NodeId::of("a")));
+    let link = a.node.topology().link(NodeId::of("b")).unwrap().clone();
+    crate::heal::ask(&link, Vec::new(), Duration::from_secs(2)).await.unwrap();
+    assert!(!crate::heal::is_untold(&b.node, NodeId::of("a")), "it has asked, and is not reminded again");
+}
+
+/// It was written long ago on the other side of a cut, and became known here while the next owner was out of sight.
+#[tokio::test]
+async fn who_was_out_of_sight_is_told_what_became_known_meanwhile_however_long_ago_it_was_written() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let me = || alive("a", a.addr, PeerState::Ready, true);
+    let to_b = || alive("b", b.addr, PeerState::Ready, false);
+    a.node.adopt(vec![me(), to_b()]);
+    let key = (0..).map(|n| format!("k{n}")).find(|key| !a.node.topology().owns(a.core.hash(key))).unwrap();
+    b.node.adopt(vec![alive("a", a.addr, PeerState::Ready, false), alive("b", b.addr, PeerState::Ready, true)]);
+    a.node.adopt(vec![me()]);
+    a.core.serve_told(0, TELLER, &told(&a, &key, Duration::from_secs(600), Duration::ZERO)).await.unwrap();
+    let before = a.node.adopt(vec![me(), to_b()]);
+    a.core.tell_next_owners(&before);
+    let heard = async {
+        while b.core.stats().changes_heard == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap();
+}
+
+/// All who had missed this node have ended; one that was started among them has met a node that this one took for dead.
+#[tokio::test]
+async fn a_newcomer_that_has_met_who_was_taken_for_dead_makes_a_node_ask() {
+    let source = Counting::default();
+    for (dead, has_met) in [("d", false), ("c", true)] {
+        let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+        let me = alive("a", a.addr, PeerState::Ready, true);
+        a.node.adopt(vec![me.clone()]);
+        let long_ago = a.node.clock.now().before(Duration::from_secs(60));
+        a.node.partings.note([((NodeId::of(dead).0, 1), None)].into_iter(), 0, long_ago);
+        let c = puppet("c", &source).await;
+        let seen = [("a", a.addr), ("c", c.addr)].map(|(name, addr)| alive(name, addr, PeerState::Ready, false));
+        b.node.adopt(seen.into_iter().chain([alive("b", b.addr, PeerState::Ready, true)]).collect());
+        let to_c = b.node.topology().link(NodeId::of("c")).unwrap().clone();
+        crate::heal::ask(&to_c, Vec::new(), Duration::from_secs(2)).await.unwrap();
+        let before = a.node.adopt(vec![me, alive("b", b.addr, PeerState::Ready, false)]);
+        let link = a.node.topology().link(NodeId::of("b")).unwrap().clone();
+        let met = crate::heal::ask(&link, a.node.lost(), Duration::from_secs(2)).await.unwrap().met;
+        assert_eq!(met.len(), usize::from(has_met));
+        crate::heal::ask_newcomers(&a.node, &before);
+        if has_met {
+            tokio::time::timeout(Duration::from_secs(5), a.node.until_missed()).await.unwrap();
+        }
+    }
 }

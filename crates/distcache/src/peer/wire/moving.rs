@@ -9,6 +9,7 @@ use bytes::{BufMut, BytesMut};
 
 use super::WireError;
 use super::fields::{Input, put_bytes, put_duration, put_lifetime, put_list, put_text};
+use crate::partings::{self, Life};
 
 /// An entry that its owner of before gives to its owner of now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,8 +51,9 @@ pub(crate) struct Lost<'a> {
 pub(crate) struct Parted {
     /// The asker owns keys in the answerer's view.
     pub(crate) places_you: bool,
-    /// Nodes, with their incarnations, that may know of changes since the answerer lost sight of the asker; empty: it never did.
-    pub(crate) met: Vec<(u64, u64)>,
+    /// Who may know of changes since the answerer lost sight of the asker. Where it never did: whom it has heard well after the asker
+    /// had lost sight of them.
+    pub(crate) met: Vec<Life>,
 }
 
 impl<'a> HandedOver<'a> {
@@ -100,6 +102,18 @@ impl<'a> Told<'a> {
         };
         Ok(Self { changes: input.list(change)?, lost })
     }
+}
+
+pub(super) fn put_lost(out: &mut BytesMut, lost: &[partings::OutOfSight]) {
+    put_list(out, lost, |out, lost| {
+        out.put_u64(lost.life.0);
+        out.put_u64(lost.life.1);
+        put_duration(out, lost.age);
+    });
+}
+
+pub(super) fn lost(input: &mut Input<'_>) -> Result<Vec<partings::OutOfSight>, WireError> {
+    input.list(|input| Ok(partings::OutOfSight { life: (input.u64()?, input.u64()?), age: input.duration()? }))
 }
 
 impl Parted {

@@ -6,6 +6,7 @@ use super::{
     Answer, Get, GetMany, HandedOver, Lost, Named, Parted, PutEntry, Request, Response, Told, ToldChange, Value,
 };
 use crate::error::{Error, Overload, PeerFailure, Unreached};
+use crate::partings;
 use crate::source::SourceError;
 use crate::trace::Traceparent;
 
@@ -36,7 +37,8 @@ pub(super) fn requests() -> Vec<Request<'static>> {
         },
         Request::Tell { keyspace: USERS, told: told(None) },
         Request::Tell { keyspace: USERS, told: told(Some(Lost { age: deadline, slots: &[1, 2, 3] })) },
-        Request::Part,
+        Request::Part { lost: vec![partings::OutOfSight { life: (1, u64::MAX), age: Duration::from_millis(3) }] },
+        Request::Missed,
         Request::Warm { keyspace: USERS, keys: vec!["a", "ключ"] },
         Request::Refresh { keyspace: USERS, key: "k", deadline },
         Request::Registry(b"state"),

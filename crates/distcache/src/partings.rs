@@ -1,0 +1,234 @@
+//! Of whom this node lost sight without a farewell, and when: who it has to ask, tell or doubt when it meets others again.
+//!
+//! Pure: time and who is in sight come in as arguments. The invariant: a life that went out of sight is remembered until it is back
+//! and has heard all there was to hear, or for [`REMEMBERED`].
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::net::Moment;
+use crate::ring::NodeId;
+
+/// As long as membership looks for it.
+const REMEMBERED: Duration = Duration::from_secs(30 * 60);
+/// The word that it has heard all may be lost: so long it may ask once more.
+const TOLD_REMEMBERED: Duration = Duration::from_secs(10);
+/// Two nodes that are in sight of each other differ about the view for less than this.
+pub(crate) const VIEWS_DIFFER_MAX: Duration = Duration::from_secs(10);
+/// A death is noticed everywhere within this.
+const NOTICED_WITHIN: Duration = Duration::from_secs(5);
+
+/// One life of a node, by id and incarnation.
+pub(crate) type Life = (u64, u64);
+
+/// A life of a node, and how long ago it was lost sight of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct OutOfSight {
+    pub(crate) life: Life,
+    pub(crate) age: Duration,
+}
+
+/// A node that was lost sight of.
+#[derive(Clone, Copy)]
+struct Gone {
+    incarnation: u64,
+    at: Moment,
+    /// The first view without it.
+    view_seq: u32,
+    /// When something came from it last.
+    heard_at: Option<Moment>,
+    /// When it was back and heard all there was to hear.
+    told_at: Option<Moment>,
+    /// It has been found out whether it lived on out of sight, or what it may have written there has been dropped.
+    is_settled: bool,
+}
+
+impl Gone {
+    fn is_remembered(&self, now: Moment) -> bool {
+        now.since(self.at) < REMEMBERED && self.told_at.is_none_or(|at| now.since(at) < TOLD_REMEMBERED)
+    }
+}
+
+/// Who is in sight, with their incarnations.
+pub(crate) type InSight = BTreeMap<NodeId, u64>;
+
+/// Whether this life of a node is over: a later one is in sight.
+pub(crate) fn has_ended((id, incarnation): Life, in_sight: &InSight) -> bool {
+    in_sight.get(&NodeId(id)).is_some_and(|known| *known > incarnation)
+}
+
+#[derive(Default)]
+pub(crate) struct Partings(Mutex<BTreeMap<NodeId, Gone>>);
+
+impl Partings {
+    /// These have gone out of sight with the view numbered `view_seq`; each with when something came from it last.
+    pub(crate) fn note(&self, gone: impl Iterator<Item = (Life, Option<Moment>)>, view_seq: u32, now: Moment) {
+        let mut partings = self.0.lock();
+        partings.retain(|_, gone| gone.is_remembered(now));
+        let gone = gone.map(|((id, incarnation), heard_at)| {
+            (NodeId(id), Gone { incarnation, at: now, view_seq, heard_at, told_at: None, is_settled: false })
+        });
+        partings.extend(gone);
+    }
+
+    /// When a peer was lost sight of that is the same now as it was then.
+    pub(crate) fn at(&self, id: NodeId, in_sight: &InSight, now: Moment) -> Option<Moment> {
+        let gone = self.0.lock().get(&id).copied().filter(|gone| gone.is_remembered(now))?;
+        (in_sight.get(&id) == Some(&gone.incarnation)).then_some(gone.at)
+    }
+
+    /// The peer that was lost sight of has heard all there was to hear.
+    pub(crate) fn note_told(&self, id: NodeId, now: Moment) {
+        if let Some(gone) = self.0.lock().get_mut(&id) {
+            gone.told_at.get_or_insert(now);
+        }
+    }
+
+    pub(crate) fn is_told(&self, id: NodeId) -> bool {
+        self.0.lock().get(&id).is_none_or(|gone| gone.told_at.is_some())
+    }
+
+    /// Lives that may know of writes since `at`: those in sight, and those lost sight of since then.
+    pub(crate) fn met_since(&self, at: Moment, in_sight: &InSight) -> Vec<Life> {
+        let since = at.before(VIEWS_DIFFER_MAX);
+        let partings = self.0.lock();
+        let lost = partings.iter().filter(|(_, gone)| gone.at >= since).map(|(id, gone)| (id.0, gone.incarnation));
+        in_sight.iter().map(|(id, incarnation)| (id.0, *incarnation)).chain(lost).collect()
+    }
+
+    /// The first view without one of those that had been out of sight and are back; `None`: there are none.
+    pub(crate) fn first_view_without(&self, in_sight: &InSight, now: Moment) -> Option<u32> {
+        let partings = self.0.lock();
+        let remembered = || partings.iter().filter(|(_, gone)| gone.is_remembered(now));
+        let is_back = |(id, gone): &(&NodeId, &Gone)| in_sight.get(id) == Some(&gone.incarnation);
+        // The others of them may be seen again a moment later.
+        let since = remembered().filter(is_back).map(|(_, gone)| gone.at).min()?.before(VIEWS_DIFFER_MAX);
+        remembered().filter(|(_, gone)| gone.at >= since).map(|(_, gone)| gone.view_seq).min()
+    }
+
+    /// When the first was lost sight of whom this peer may have met since: another life of itself, or one of those that are not
+    /// known to have ended.
+    pub(crate) fn first_that_may_have_met(&self, id: NodeId, in_sight: &InSight, now: Moment) -> Option<Moment> {
+        let partings = self.0.lock();
+        let may_have_met = |(gone_id, gone): &(&NodeId, &Gone)| {
+            gone.is_remembered(now) && (**gone_id == id || !has_ended((gone_id.0, gone.incarnation), in_sight))
+        };
+        partings.iter().filter(may_have_met).map(|(_, gone)| gone.at).min()
+    }
+
+    /// Lives of which it is not known whether they went on out of sight.
+    pub(crate) fn unsettled(&self, in_sight: &InSight, now: Moment) -> Vec<OutOfSight> {
+        let partings = self.0.lock();
+        let is_unsettled = |(id, gone): &(&NodeId, &Gone)| {
+            gone.is_remembered(now) && !gone.is_settled && in_sight.get(id) != Some(&gone.incarnation)
+        };
+        let lost =
+            |(id, gone): (&NodeId, &Gone)| OutOfSight { life: (id.0, gone.incarnation), age: now.since(gone.at) };
+        partings.iter().filter(is_unsettled).map(lost).collect()
+    }
+
+    /// What there was to find out about those lost sight of until now has been found out.
+    pub(crate) fn settle(&self) {
+        self.0.lock().values_mut().for_each(|gone| gone.is_settled = true);
+    }
+
+    /// Those that something came from here well after another node had lost sight of them: they lived on. `heard_at`: of those in
+    /// sight, when something came last.
+    pub(crate) fn heard_later(
+        &self,
+        lost: &[OutOfSight],
+        heard_at: impl Fn(Life) -> Option<Moment>,
+        now: Moment,
+    ) -> Vec<Life> {
+        let partings = self.0.lock();
+        let heard_later = |lost: &&OutOfSight| {
+            let gone = partings.get(&NodeId(lost.life.0)).filter(|gone| gone.incarnation == lost.life.1);
+            let heard_at = heard_at(lost.life).or(gone.and_then(|gone| gone.heard_at));
+            heard_at.is_some_and(|at| now.since(at) + NOTICED_WITHIN < lost.age)
+        };
+        lost.iter().filter(heard_later).map(|lost| lost.life).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn at(seconds: u64) -> Moment {
+        Moment(1_000_000).after(Duration::from_secs(seconds))
+    }
+
+    /// A and B were lost sight of at 10 and 12 s.
+    fn partings() -> Partings {
+        let partings = Partings::default();
+        partings.note([((1, 5), Some(at(10)))].into_iter(), 3, at(10));
+        partings.note([((2, 7), None)].into_iter(), 4, at(12));
+        partings
+    }
+
+    fn in_sight(seen: &[(NodeId, u64)]) -> InSight {
+        seen.iter().copied().collect()
+    }
+
+    #[test]
+    fn a_parting_counts_for_the_same_life_until_it_has_been_told() {
+        let partings = partings();
+        assert_eq!(partings.at(A, &in_sight(&[(A, 5)]), at(100)), Some(at(10)));
+        assert_eq!(partings.at(A, &in_sight(&[(A, 6)]), at(100)), None, "another life");
+        partings.note_told(A, at(100));
+        assert!(partings.is_told(A) && !partings.is_told(B));
+        assert_eq!(partings.at(A, &in_sight(&[(A, 5)]), at(109)), Some(at(10)));
+        assert_eq!(partings.at(A, &in_sight(&[(A, 5)]), at(110)), None);
+        assert_eq!(partings.at(B, &in_sight(&[(B, 7)]), at(12).after(REMEMBERED)), None);
+    }
+
+    #[test]
+    fn who_may_know_of_writes_is_in_sight_or_was_lost_at_about_that_time_or_later() {
+        let partings = partings();
+        assert_eq!(partings.met_since(at(20), &in_sight(&[(NodeId(3), 1)])), [(3, 1), (1, 5), (2, 7)]);
+        assert_eq!(partings.met_since(at(21), &in_sight(&[])), [(2, 7)]);
+    }
+
+    #[test]
+    fn views_count_from_the_first_loss_of_one_side_and_only_if_one_of_it_is_back() {
+        let partings = partings();
+        assert_eq!(partings.first_view_without(&in_sight(&[(A, 6)]), at(100)), None);
+        assert_eq!(partings.first_view_without(&in_sight(&[(B, 7)]), at(100)), Some(3), "A may be back in a moment");
+        partings.note([((2, 8), None)].into_iter(), 9, at(60));
+        assert_eq!(partings.first_view_without(&in_sight(&[(B, 8)]), at(100)), Some(9), "A is gone for another reason");
+    }
+
+    #[test]
+    fn whom_a_newcomer_may_have_met_is_any_that_is_not_known_to_have_ended() {
+        let partings = partings();
+        let first = |id, seen: &[(NodeId, u64)]| partings.first_that_may_have_met(id, &in_sight(seen), at(100));
+        assert_eq!(first(NodeId(3), &[]), Some(at(10)));
+        assert_eq!(first(NodeId(3), &[(A, 6)]), Some(at(12)));
+        assert_eq!(first(A, &[(A, 6)]), Some(at(10)), "it may have followed upon itself");
+    }
+
+    #[test]
+    fn who_was_heard_well_after_it_had_been_lost_elsewhere_lived_on() {
+        let (here, there) = (partings(), partings());
+        let lost = here.unsettled(&in_sight(&[(B, 7)]), at(100));
+        assert_eq!(lost, [OutOfSight { life: (1, 5), age: Duration::from_secs(90) }]);
+        let heard_later = |there: &Partings| there.heard_later(&lost, |_| None, at(100));
+        assert_eq!(heard_later(&there), [], "at the same time");
+        let in_sight_of_it =
+            |seconds| there.heard_later(&lost, |life| (life == (1, 5)).then_some(at(seconds)), at(100));
+        assert_eq!((in_sight_of_it(15), in_sight_of_it(16)), (vec![], vec![(1, 5)]));
+        there.note([((1, 5), None)].into_iter(), 9, at(90));
+        assert_eq!(heard_later(&there), [], "it may have been dead for long, and nobody had said so");
+        there.note([((1, 5), Some(at(16)))].into_iter(), 9, at(90));
+        assert_eq!(heard_later(&there), [(1, 5)]);
+        there.note([((1, 6), Some(at(16)))].into_iter(), 9, at(90));
+        assert_eq!(heard_later(&there), [], "another life");
+        here.settle();
+        assert_eq!(here.unsettled(&InSight::new(), at(100)), []);
+    }
+}
