@@ -159,7 +159,8 @@ impl Standings<'_> {
     }
 
     /// Whether, from the write on, all whom the reader's node or the writer's ever saw were up, saw these two, and reached each other:
-    /// whoever of them was the owner told the reader's node of the write, whether their views were the same or not.
+    /// whoever of them was the owner told the reader's node of the write, whether their views were the same or not. A hold is known to
+    /// the owner: it says nothing of what others load in its place where one of them is gone.
     fn were_in_touch(&self, get: &Get, write: &Write) -> bool {
         let connected = self.0.partition_point(|standing| standing.at + SETTLED < write.begun).saturating_sub(1);
         let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
@@ -169,7 +170,9 @@ impl Standings<'_> {
         let seen = self.0[begun..until].iter().fold(both, |seen, standing| seen | of_either(standing));
         let is_aware = |standing: &Standing| {
             let up = seen & !standing.away;
-            up & both == both && nodes_of(up).all(|node| standing.sees[node] & both == both)
+            (write.space == Space::Exact || up == seen)
+                && up & both == both
+                && nodes_of(up).all(|node| standing.sees[node] & both == both)
         };
         let is_connected = |standing: &Standing| nodes_of(seen).all(|node| standing.reaches[node] & seen == seen);
         self.0[connected..until].iter().all(is_connected) && self.0[begun..until].iter().all(is_aware)
@@ -363,6 +366,22 @@ mod tests {
     fn what_was_written_after_it_is_seen_as_soon_as_connections_are_made_anew() {
         assert_eq!(violations(90..100, &[get(100, 0)]), 0);
         assert_eq!(violations(90..100, &[get(102, 0)]), 1);
+    }
+
+    #[test]
+    fn a_hold_may_have_died_with_the_owner_that_knew_it() {
+        let mut crashed = history(90..150, &[]);
+        for standing in &mut crashed.standings {
+            (standing.harmony, standing.away) = (vec![1, 2, 0], 4);
+            (standing.sees, standing.reaches) = (vec![7, 7, 0], vec![7, 7, 7]);
+            (standing.views, standing.is_whole) = (vec![5, 5, 0], false);
+        }
+        let mut of = |space| {
+            crashed.gets = vec![Get { space, ..get(104, 0) }];
+            crashed.writes[0].space = space;
+            judge(&crashed, SECOND * 300).violations.len()
+        };
+        assert_eq!((of(Space::Exact), of(Space::Lagging)), (1, 0));
     }
 
     #[test]

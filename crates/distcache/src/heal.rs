@@ -54,7 +54,7 @@ pub(crate) fn heal(node: Arc<Node>, keyspaces: Arc<Keyspaces>) -> impl Future<Ou
 /// elsewhere, and if nobody who missed this node is left there, nobody else will say so.
 pub(crate) fn ask_newcomers(node: &Arc<Node>, before: &Topology) {
     let topology = node.topology();
-    if node.partings.unsettled(&topology.in_sight, node.clock.now()).is_empty() {
+    if node.lost().is_empty() {
         return;
     }
     let is_new = |link: &&Arc<Link>| before.link(link.id()).is_none_or(|known| !Arc::ptr_eq(known, link));
@@ -111,13 +111,13 @@ async fn hear_all(node: &Node, keyspaces: &Keyspaces) {
     });
     // It may be that nobody has lost sight of this node for long enough to write: at the end all have said so.
     let _ = asked.await;
-    node.partings.settle();
     match inquiry.missing(node).len() {
         0 => tracing::info!("what was written elsewhere while this node was taken for dead has been told"),
         missing => {
             let why = "not everybody who may have written in this node's place has told: what it owns is dropped";
             tracing::warn!(missing, "{why}");
             keyspaces.doubt_all();
+            node.partings.note_cleared(node.clock.now());
         }
     }
 }

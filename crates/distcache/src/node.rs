@@ -362,9 +362,26 @@ impl Node {
         self.partings.at(id, &self.topology().in_sight, self.clock.now())
     }
 
-    /// Lives of which this node lost sight, and of which it does not know whether they went on.
+    /// Lives of which this node lost sight, and which may have gone on.
     pub(crate) fn lost(&self) -> Vec<OutOfSight> {
-        self.partings.unsettled(&self.topology().in_sight, self.clock.now())
+        self.partings.out_of_sight(&self.topology().in_sight, self.clock.now())
+    }
+
+    /// From when on others may have taken the place of this node or of its peers, out of sight; `None`: nobody is out of sight.
+    pub(crate) fn first_parting(&self, now: Moment) -> Option<Moment> {
+        let first = self.partings.first_that_may_have_met(self.id, &self.topology().in_sight, now);
+        first.map(|at| at.before(VIEWS_DIFFER_MAX))
+    }
+
+    /// Peers that began their lives after this node had lost sight of the first who is, or was, out of sight.
+    pub(crate) fn younger_than_first_parting<'t>(&self, topology: &'t Topology) -> impl Iterator<Item = &'t Arc<Link>> {
+        let now = self.clock.now();
+        let parted = self.partings.first(now).map(|at| now.since(at) + VIEWS_DIFFER_MAX);
+        let began_after = net::wall_clock_ms().saturating_sub(parted.unwrap_or_default().as_millis() as u64);
+        let is_younger = move |link: &&Arc<Link>| {
+            parted.is_some() && topology.in_sight.get(&link.id()).is_some_and(|incarnation| *incarnation >= began_after)
+        };
+        topology.links().filter(is_younger)
     }
 
     /// From when on a peer that owns more than in the view before may not have heard of what was known here.

@@ -23,7 +23,7 @@ const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 /// One life of a node, by id and incarnation.
 pub(crate) type Life = (u64, u64);
 
-/// A life of a node, and how long ago it was lost sight of.
+/// A life of a node, and how long ago it was lost sight of: what it has written since then may be missing here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OutOfSight {
     pub(crate) life: Life,
@@ -41,8 +41,8 @@ struct Gone {
     heard_at: Option<Moment>,
     /// When it was back and heard all there was to hear.
     told_at: Option<Moment>,
-    /// It has been found out whether it lived on out of sight, or what it may have written there has been dropped.
-    is_settled: bool,
+    /// What it may have written up to then is nowhere here any more.
+    cleared_at: Moment,
 }
 
 impl Gone {
@@ -68,7 +68,7 @@ impl Partings {
         let mut partings = self.0.lock();
         partings.retain(|_, gone| gone.is_remembered(now));
         let gone = gone.map(|((id, incarnation), heard_at)| {
-            (NodeId(id), Gone { incarnation, at: now, view_seq, heard_at, told_at: None, is_settled: false })
+            (NodeId(id), Gone { incarnation, at: now, view_seq, heard_at, told_at: None, cleared_at: now })
         });
         partings.extend(gone);
     }
@@ -98,6 +98,11 @@ impl Partings {
         in_sight.iter().map(|(id, incarnation)| (id.0, *incarnation)).chain(lost).collect()
     }
 
+    /// When the first of those was lost sight of who are, or were, out of sight.
+    pub(crate) fn first(&self, now: Moment) -> Option<Moment> {
+        self.0.lock().values().filter(|gone| gone.is_remembered(now)).map(|gone| gone.at).min()
+    }
+
     /// The first view without one of those that had been out of sight and are back; `None`: there are none.
     pub(crate) fn first_view_without(&self, in_sight: &InSight, now: Moment) -> Option<u32> {
         let partings = self.0.lock();
@@ -118,20 +123,21 @@ impl Partings {
         partings.iter().filter(may_have_met).map(|(_, gone)| gone.at).min()
     }
 
-    /// Lives of which it is not known whether they went on out of sight.
-    pub(crate) fn unsettled(&self, in_sight: &InSight, now: Moment) -> Vec<OutOfSight> {
+    /// Lives that may have gone on out of sight.
+    pub(crate) fn out_of_sight(&self, in_sight: &InSight, now: Moment) -> Vec<OutOfSight> {
         let partings = self.0.lock();
-        let is_unsettled = |(id, gone): &(&NodeId, &Gone)| {
-            gone.is_remembered(now) && !gone.is_settled && in_sight.get(id) != Some(&gone.incarnation)
+        let is_it =
+            |(id, gone): &(&NodeId, &Gone)| gone.is_remembered(now) && in_sight.get(id) != Some(&gone.incarnation);
+        let out_of_sight = |(id, gone): (&NodeId, &Gone)| OutOfSight {
+            life: (id.0, gone.incarnation),
+            age: now.since(gone.cleared_at),
         };
-        let lost =
-            |(id, gone): (&NodeId, &Gone)| OutOfSight { life: (id.0, gone.incarnation), age: now.since(gone.at) };
-        partings.iter().filter(is_unsettled).map(lost).collect()
+        partings.iter().filter(is_it).map(out_of_sight).collect()
     }
 
-    /// What there was to find out about those lost sight of until now has been found out.
-    pub(crate) fn settle(&self) {
-        self.0.lock().values_mut().for_each(|gone| gone.is_settled = true);
+    /// All that may be older than what others have written until now has been dropped.
+    pub(crate) fn note_cleared(&self, now: Moment) {
+        self.0.lock().values_mut().for_each(|gone| gone.cleared_at = now);
     }
 
     /// Those that something came from here well after another node had lost sight of them: they lived on. `heard_at`: of those in
@@ -215,7 +221,7 @@ mod tests {
     #[test]
     fn who_was_heard_well_after_it_had_been_lost_elsewhere_lived_on() {
         let (here, there) = (partings(), partings());
-        let lost = here.unsettled(&in_sight(&[(B, 7)]), at(100));
+        let lost = here.out_of_sight(&in_sight(&[(B, 7)]), at(100));
         assert_eq!(lost, [OutOfSight { life: (1, 5), age: Duration::from_secs(90) }]);
         let heard_later = |there: &Partings| there.heard_later(&lost, |_| None, at(100));
         assert_eq!(heard_later(&there), [], "at the same time");
@@ -228,7 +234,8 @@ mod tests {
         assert_eq!(heard_later(&there), [(1, 5)]);
         there.note([((1, 6), Some(at(16)))].into_iter(), 9, at(90));
         assert_eq!(heard_later(&there), [], "another life");
-        here.settle();
-        assert_eq!(here.unsettled(&InSight::new(), at(100)), []);
+        here.note_cleared(at(99));
+        let [later] = here.out_of_sight(&in_sight(&[(B, 7)]), at(100))[..] else { panic!("one is out of sight") };
+        assert_eq!(later.age, Duration::from_secs(1));
     }
 }

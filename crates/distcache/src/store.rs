@@ -297,19 +297,21 @@ impl Store {
         self.owned.remove_if(hash, |record| record.times.stored_at < at).is_some()
     }
 
-    /// The same of all keys whose hash is wanted, in steps: `pause` is awaited between them.
+    /// The same of all keys whose hash is wanted, in steps: `pause` is awaited between them. The hashes of those removed.
     pub(crate) async fn remove_all_older<P: Future<Output = ()>>(
         &self,
         at: Moment,
         is_wanted: impl Fn(u64) -> bool,
         pause: impl FnMut() -> P,
-    ) {
+    ) -> Vec<u64> {
+        let mut removed = Vec::new();
         let remove = |hash| {
-            if is_wanted(hash) {
-                self.remove_older(hash, at);
+            if is_wanted(hash) && self.remove_older(hash, at) {
+                removed.push(hash);
             }
         };
         self.each_owned(remove, pause).await;
+        removed
     }
 
     /// Names the hash of every owned record, in steps: `pause` is awaited between them, and no lock is held while `visit` runs.

@@ -60,9 +60,13 @@ impl Core {
             topology.links().map(|link| (link.id(), self.node.apart_since(before, link.id(), now))).collect();
         let may_have_missed =
             |link: &Arc<Link>, change: &Change| since.get(&link.id()).is_some_and(|since| change.known_at() >= *since);
+        // While somebody is out of sight all of it is told, so that the next owner does not take over from whom he meets what is older.
+        let first_parting = self.node.first_parting(now);
+        let may_come_back = |change: &Change| first_parting.is_some_and(|first| change.known_at() >= first);
         let left = self.changes.select(|hash, change| {
+            let is_news = |link| may_come_back(&change) || may_have_missed(link, &change);
             let was_ours = before.owns(hash) && change.view_seq >= before.placement.slot_since(hash);
-            was_ours && matches!(topology.owner(hash), Owner::Peer(link) if may_have_missed(link, &change))
+            was_ours && matches!(topology.owner(hash), Owner::Peer(link) if is_news(link))
         });
         for (hash, at) in left {
             if let Owner::Peer(link) = topology.owner(hash) {
@@ -191,7 +195,9 @@ impl Core {
                 keyspace = self.name,
                 "more was written elsewhere than could be told; what is older is dropped"
             );
-            self.store.remove_all_older(at, |hash| is_among(lost.slots, hash), tokio::task::yield_now).await;
+            let is_concerned = |hash| is_among(lost.slots, hash);
+            let dropped = self.store.remove_all_older(at, is_concerned, tokio::task::yield_now).await;
+            self.relay(dropped, from).await;
         }
         let topology = self.node.topology();
         match told.changes.iter().all(|change| topology.owns(change.hash)) {
@@ -231,10 +237,18 @@ impl Core {
     }
 
     /// Everything owned here is in doubt, and goes. Who has taken some of it over and is out of sight is told when it is back.
-    pub(crate) fn doubt_all(&self) {
+    /// Nor can those know better who began after this node had lost sight of the first: they are told to drop all that is older.
+    pub(crate) fn doubt_all(self: &Arc<Self>) {
         let now = self.node.clock.now();
         self.changes.note_lost(now, now, self.view_seq());
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.node.sweep.notify_one();
+        let topology = self.node.topology();
+        for link in self.node.younger_than_first_parting(&topology) {
+            let slots = topology.placement.owned_by(link.id());
+            let (core, link) = (self.clone(), link.clone());
+            let tidings = Tidings { changes: Vec::new(), lost: Some((now, slots)) };
+            self.node.spawn_work(async move { core.tell(&link, tidings).await });
+        }
     }
 }

@@ -249,13 +249,13 @@ impl Core {
 
     /// Sends writes to their owner in as few requests as frames allow; gives back what did not take effect.
     async fn write_there<'a>(self: &Arc<Self>, link: Arc<Link>, writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
-        writes.iter().for_each(|write| self.drop_copy(write.hash));
+        writes.iter().for_each(|write| self.forget(write));
         let room = self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES;
         let frames = split(writes, room, Write::frame_bytes);
         let sent = join_all(frames.into_iter().map(|frame| async {
             let errors = self.send_writes(&link, &frame).await;
             // Again, before anybody hears that the write took effect: a fetch may have brought the old value meanwhile.
-            frame.iter().for_each(|write| self.drop_copy(write.hash));
+            frame.iter().for_each(|write| self.forget(write));
             frame.into_iter().zip(errors).filter_map(|(write, error)| Some((write, error?))).collect::<Vec<_>>()
         }));
         sent.await.into_iter().flatten().collect()
@@ -291,6 +291,18 @@ impl Core {
                 refused(error)
             }
         }
+    }
+
+    /// What is here of a key that is written elsewhere. Its hold counts here, too: if the owner dies within it, this node may load the
+    /// key in its place.
+    fn forget(&self, write: &Write<'_>) {
+        if let Change::Delete { hold } = write.change
+            && !hold.is_zero()
+        {
+            // Without room for it a load is believed for a lease at most.
+            self.holds.hold(write.hash, self.node.clock.now().after(hold));
+        }
+        self.drop_copy(write.hash);
     }
 
     /// Forgets the copy of a key, and does not keep what a fetch or a load under way may bring.

@@ -74,6 +74,19 @@ async fn what_the_log_has_lost_is_a_doubt_about_all_that_is_older_in_the_slots_c
 }
 
 #[tokio::test]
+async fn what_is_dropped_in_doubt_is_dropped_by_those_who_hold_it() {
+    let Calm([a, b, _c]) = Calm::new().await;
+    for _ in 0..3 {
+        get(&b, "k").await.unwrap();
+    }
+    assert!(b.core.lookup("k").is_some());
+    let all = vec![0xFF; SLOTS / 8];
+    let doubt = Told { changes: Vec::new(), lost: Some(Lost { age: Duration::ZERO, slots: &all }) };
+    a.core.serve_told(0, TELLER, &doubt).await.unwrap();
+    assert!(b.core.lookup("k").is_none());
+}
+
+#[tokio::test]
 async fn an_entry_is_not_taken_over_where_the_log_does_not_say_that_its_key_was_not_written() {
     use crate::peer::wire::HandedOver;
     let source = Counting::default();
@@ -305,6 +318,42 @@ async fn an_inquiry_does_not_wait_for_a_node_that_has_been_started_anew() {
     assert!(a.core.lookup(&key).is_none(), "in doubt, and dropped");
 }
 
+/// It was started while the first of them was out of sight, and cannot know that it was.
+#[tokio::test]
+async fn who_drops_all_it_owns_makes_those_drop_what_they_own_who_began_later() {
+    let source = Counting::default();
+    let (a, b, c) = (puppet("a", &source).await, puppet("b", &source).await, puppet("c", &source).await);
+    let ready = |name: &str, puppet: &Puppet, incarnation, is_self| Peer {
+        incarnation,
+        ..peer(name, puppet.addr, PeerState::Ready, is_self)
+    };
+    let (young, old) = (crate::net::wall_clock_ms(), 1);
+    let view = |me: usize| {
+        let names = [("a", &a, old), ("b", &b, young), ("c", &c, old)];
+        names.into_iter().enumerate().map(|(n, (name, puppet, life))| ready(name, puppet, life, n == me)).collect()
+    };
+    for (me, puppet) in [&a, &b, &c].into_iter().enumerate() {
+        puppet.node.adopt(view(me));
+        for n in 0..30 {
+            let key = format!("k{n}");
+            if puppet.node.topology().owns(puppet.core.hash(&key)) {
+                get(puppet, &key).await.unwrap();
+            }
+        }
+    }
+    let entries = |puppet: &Puppet| puppet.core.stats().entries;
+    assert!(entries(&b) > 0 && entries(&c) > 0);
+    a.node.partings.note([((7, 1), None)].into_iter(), 0, a.node.clock.now().before(Duration::from_secs(60)));
+    a.core.doubt_all();
+    let dropped = async {
+        while entries(&b) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), dropped).await.unwrap();
+    assert!(entries(&c) > 0, "it is in doubt itself, if there is any");
+}
+
 /// After a cut that membership does not remember nobody else says so.
 #[tokio::test]
 async fn who_is_back_and_does_not_ask_is_told_that_it_was_missed() {
@@ -369,5 +418,44 @@ async fn a_newcomer_that_has_met_who_was_taken_for_dead_makes_a_node_ask() {
         if has_met {
             tokio::time::timeout(Duration::from_secs(5), a.node.until_missed()).await.unwrap();
         }
+    }
+}
+
+/// Whoever is out of sight may come back with what is older, and so may those who took it over there.
+#[tokio::test]
+async fn a_next_owner_is_told_all_that_was_written_since_somebody_is_out_of_sight() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    let a_seen = |state, is_self| alive("a", a.addr, state, is_self);
+    let b_seen = |state, is_self| alive("b", b.addr, state, is_self);
+    let ago = |seconds| a.node.clock.now().before(Duration::from_secs(seconds));
+    for (is_parted, heard) in [(false, 0), (true, 1)] {
+        a.node.adopt(vec![a_seen(PeerState::Ready, true), b_seen(PeerState::Draining, false)]);
+        a.core.changes.note(a.core.hash("k"), ago(60), ago(60), a.core.view_seq());
+        if is_parted {
+            a.node.partings.note([((7, 1), None)].into_iter(), 0, ago(90));
+        }
+        b.node.adopt(vec![a_seen(PeerState::Draining, false), b_seen(PeerState::Ready, true)]);
+        let before = a.node.adopt(vec![a_seen(PeerState::Draining, true), b_seen(PeerState::Ready, false)]);
+        a.core.tell_next_owners(&before);
+        a.node.work.close();
+        a.node.work.wait().await;
+        a.node.work.reopen();
+        assert_eq!(b.core.stats().changes_heard, heard);
+    }
+}
+
+/// The owner knew of the hold, and is gone.
+#[tokio::test]
+async fn what_a_node_has_deleted_with_a_hold_it_does_not_keep_in_place_of_the_owner() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), peer("b", b.addr, PeerState::Ready, false)]);
+    b.node.adopt(vec![peer("a", a.addr, PeerState::Draining, false), peer("b", b.addr, PeerState::Ready, true)]);
+    a.core.delete("held", DeleteOptions::new().hold(Duration::from_secs(60))).await.unwrap();
+    b.node.stop.cancel();
+    for (key, is_kept) in [("held", false), ("other", true)] {
+        while get(&a, key).await.unwrap().origin != Origin::Fallback {}
+        assert_eq!(a.core.lookup(key).is_some(), is_kept, "{key}");
     }
 }
