@@ -54,7 +54,7 @@ pub(crate) fn heal(node: Arc<Node>, keyspaces: Arc<Keyspaces>) -> impl Future<Ou
 /// elsewhere, and if nobody who missed this node is left there, nobody else will say so.
 pub(crate) fn ask_newcomers(node: &Arc<Node>, before: &Topology) {
     let topology = node.topology();
-    if node.lost().is_empty() {
+    if node.out_of_sight().is_empty() {
         return;
     }
     let is_new = |link: &&Arc<Link>| before.link(link.id()).is_none_or(|known| !Arc::ptr_eq(known, link));
@@ -62,9 +62,9 @@ pub(crate) fn ask_newcomers(node: &Arc<Node>, before: &Topology) {
         let (asking, link) = (node.clone(), link.clone());
         node.spawn(async move {
             for _ in 0..QUESTIONS_MAX {
-                match ask(&link, asking.lost(), ASK_WAIT).await {
+                match ask(&link, asking.out_of_sight(), ASK_WAIT).await {
                     Ok(parted) if parted.met.is_empty() => return,
-                    Ok(_) => return asking.is_missed(),
+                    Ok(_) => return asking.note_missed(),
                     Err(error) => {
                         tracing::debug!(peer = link.name(), %error, "a newcomer does not say whom it has met")
                     }
@@ -145,7 +145,8 @@ impl Inquiry {
 
     async fn ask_those_left(&mut self, node: &Node) {
         let left = peers(node).into_iter().filter(|(who, _)| !self.told.contains(who));
-        let answers = join_all(left.map(|(who, link)| async move { (who, ask(&link, node.lost(), ASK_WAIT).await) }));
+        let answers =
+            join_all(left.map(|(who, link)| async move { (who, ask(&link, node.out_of_sight(), ASK_WAIT).await) }));
         for (who, answer) in answers.await {
             match answer {
                 Ok(parted) if parted.places_you => {

@@ -308,7 +308,7 @@ impl Keyspaces {
             }
             Request::Part { lost } => Prepared::Parted(self.part(from, lost).await?),
             Request::Missed => {
-                self.node.is_missed();
+                self.node.note_missed();
                 Prepared::Done
             }
             Request::Registry(state) => {

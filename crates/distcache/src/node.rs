@@ -251,7 +251,7 @@ impl Node {
     }
 
     /// A peer had lost sight of this node.
-    pub(crate) fn is_missed(&self) {
+    pub(crate) fn note_missed(&self) {
         if !self.is_in_doubt() {
             self.missed.notify_one();
         }
@@ -363,7 +363,7 @@ impl Node {
     }
 
     /// Lives of which this node lost sight, and which may have gone on.
-    pub(crate) fn lost(&self) -> Vec<OutOfSight> {
+    pub(crate) fn out_of_sight(&self) -> Vec<OutOfSight> {
         self.partings.out_of_sight(&self.topology().in_sight, self.clock.now())
     }
 

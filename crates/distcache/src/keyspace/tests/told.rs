@@ -412,7 +412,7 @@ async fn a_newcomer_that_has_met_who_was_taken_for_dead_makes_a_node_ask() {
         crate::heal::ask(&to_c, Vec::new(), Duration::from_secs(2)).await.unwrap();
         let before = a.node.adopt(vec![me, alive("b", b.addr, PeerState::Ready, false)]);
         let link = a.node.topology().link(NodeId::of("b")).unwrap().clone();
-        let met = crate::heal::ask(&link, a.node.lost(), Duration::from_secs(2)).await.unwrap().met;
+        let met = crate::heal::ask(&link, a.node.out_of_sight(), Duration::from_secs(2)).await.unwrap().met;
         assert_eq!(met.len(), usize::from(has_met));
         crate::heal::ask_newcomers(&a.node, &before);
         if has_met {
