@@ -27,7 +27,7 @@ const ASK_WAIT: Duration = Duration::from_secs(2);
 /// Who is back has asked by then, if it knows that it was missed.
 const REMIND_AFTER: Duration = Duration::from_secs(1);
 const REMINDERS_MAX: usize = 10;
-/// A newcomer that does not answer so often is about to go again.
+/// Who does not answer so often is about to go again.
 const QUESTIONS_MAX: usize = 5;
 
 /// How a peer that was asked stands to this node; `lost`: of whom this one has lost sight.
@@ -59,20 +59,29 @@ pub(crate) fn ask_newcomers(node: &Arc<Node>, before: &Topology) {
     }
     let is_new = |link: &&Arc<Link>| before.link(link.id()).is_none_or(|known| !Arc::ptr_eq(known, link));
     for link in topology.links().filter(is_new).filter(|link| node.parted_at(link.id()).is_none()) {
-        let (asking, link) = (node.clone(), link.clone());
-        node.spawn(async move {
-            for _ in 0..QUESTIONS_MAX {
-                match ask(&link, asking.out_of_sight(), ASK_WAIT).await {
-                    Ok(parted) if parted.met.is_empty() => return,
-                    Ok(_) => return asking.note_missed(),
-                    Err(error) => {
-                        tracing::debug!(peer = link.name(), %error, "a newcomer does not say whom it has met")
-                    }
-                }
-                tokio::time::sleep(PAUSE).await;
-            }
-        });
+        ask_whether_missed(node, link);
     }
+}
+
+/// A peer says that this node had been out of its sight: believed when it can say who may know of changes.
+pub(crate) fn heed(node: &Arc<Node>, reminder: NodeId) {
+    if let Some(link) = node.topology().link(reminder).filter(|_| !node.is_in_doubt()) {
+        ask_whether_missed(node, link);
+    }
+}
+
+fn ask_whether_missed(node: &Arc<Node>, link: &Arc<Link>) {
+    let (asking, link) = (node.clone(), link.clone());
+    node.spawn(async move {
+        for _ in 0..QUESTIONS_MAX {
+            match ask(&link, asking.out_of_sight(), ASK_WAIT).await {
+                Ok(parted) if parted.met.is_empty() => return,
+                Ok(_) => return asking.note_missed(),
+                Err(error) => tracing::debug!(peer = link.name(), %error, "a peer does not say whom it has met"),
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    });
 }
 
 /// Whether a peer that this node had lost sight of is back and has not asked yet what it missed.

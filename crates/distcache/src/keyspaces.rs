@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use crate::cluster::SharedState;
 use crate::error::Error;
+use crate::heal;
 use crate::keyspace::{Core, DEPARTED_KEPT, Served};
 use crate::net;
 use crate::node::{Node, Topology};
@@ -308,7 +309,7 @@ impl Keyspaces {
             }
             Request::Part { lost } => Prepared::Parted(self.part(from, lost).await?),
             Request::Missed => {
-                self.node.note_missed();
+                heal::heed(&self.node, from);
                 Prepared::Done
             }
             Request::Registry(state) => {

@@ -2,7 +2,7 @@
 
 use super::messages::Calm;
 use super::*;
-use crate::peer::wire::{Lost, Told, ToldChange};
+use crate::peer::wire::{Lost, Request, Response, Told, ToldChange};
 use crate::ring::SLOTS;
 
 const TELLER: NodeId = NodeId(7);
@@ -363,13 +363,16 @@ async fn who_is_back_and_does_not_ask_is_told_that_it_was_missed() {
     let me = alive("b", b.addr, PeerState::Draining, true);
     a.node.adopt(vec![alive("a", a.addr, PeerState::Ready, true), alive("b", b.addr, PeerState::Draining, false)]);
     b.node.adopt(vec![to_a.clone(), me.clone()]);
+    let link = b.node.topology().link(NodeId::of("a")).unwrap().clone();
+    let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
+    link.call(Request::Missed, Duration::from_secs(2), done).await.unwrap();
+    let believed = tokio::time::timeout(Duration::from_millis(300), a.node.until_missed()).await;
+    believed.expect_err("it has nothing to tell");
     b.node.adopt(vec![me.clone()]);
     let lonely = b.node.adopt(vec![to_a, me]);
+    assert!(crate::heal::is_untold(&b.node, NodeId::of("a")));
     crate::heal::remind(&b.node, &lonely);
     tokio::time::timeout(Duration::from_secs(5), a.node.until_missed()).await.unwrap();
-    assert!(crate::heal::is_untold(&b.node, NodeId::of("a")));
-    let link = a.node.topology().link(NodeId::of("b")).unwrap().clone();
-    crate::heal::ask(&link, Vec::new(), Duration::from_secs(2)).await.unwrap();
     assert!(!crate::heal::is_untold(&b.node, NodeId::of("a")), "it has asked, and is not reminded again");
 }
 
