@@ -7,7 +7,8 @@
 //! - Where there was no harmony since the write began, an older one until [`HEALED`] after harmony is back.
 //! - Where harmony was back before the write began, for [`SETTLED`] more, and no longer.
 //! - Whatever happens, as long as the reader's node and the writer's agree on the view, none older than a lease after the write.
-//! - Where views differ, but all who are seen reach each other and see these two, as in harmony: an owner tells everybody.
+//! - Where views differ, but all who are seen reach each other and see these two, and the writer's node sees them all, as in harmony: an
+//!   owner tells everybody whom it sees.
 //! - A write is owed to nobody by the dead: where all who could know of it ended before they met anybody else, it is forgotten.
 //! - A source with lagging replicas may itself answer what is older, for as long as it lags and a load takes.
 //!
@@ -158,7 +159,8 @@ impl Standings<'_> {
             && between.iter().all(|standing| standing.views[get.node] == view)
     }
 
-    /// Whether, from the write on, all whom the reader's node or the writer's ever saw were up, saw these two, and reached each other:
+    /// Whether, from the write on, all whom the reader's node or the writer's ever saw were up, saw these two, were seen by the writer's,
+    /// and reached each other:
     /// whoever of them was the owner told the reader's node of the write, whether their views were the same or not. A hold is known to
     /// the owner: it says nothing of what others load in its place where one of them is gone.
     fn were_in_touch(&self, get: &Get, write: &Write) -> bool {
@@ -172,6 +174,7 @@ impl Standings<'_> {
             let up = seen & !standing.away;
             (write.space == Space::Exact || up == seen)
                 && up & both == both
+                && up & !standing.sees[write.node] == 0
                 && nodes_of(up).all(|node| standing.sees[node] & both == both)
         };
         let is_connected = |standing: &Standing| nodes_of(seen).all(|node| standing.reaches[node] & seen == seen);
@@ -404,6 +407,18 @@ mod tests {
         }
         assert_eq!(judge(&views_differ, SECOND * 300).violations.len(), 1);
         views_differ.standings[100].reaches = vec![1, 2];
+        assert_eq!(judge(&views_differ, SECOND * 300).violations.len(), 0);
+    }
+
+    #[test]
+    fn an_owner_does_not_tell_what_another_gave_of_whom_it_has_not_heard() {
+        let mut views_differ = history(90..150, &[get(100, 0)]);
+        for standing in &mut views_differ.standings {
+            (standing.harmony, standing.views) = (vec![1, 2, 4], vec![5, 6, 6]);
+            (standing.sees, standing.reaches, standing.is_whole) = (vec![7, 7, 7], vec![7, 7, 7], false);
+        }
+        assert_eq!(judge(&views_differ, SECOND * 300).violations.len(), 1);
+        views_differ.standings.iter_mut().for_each(|standing| standing.sees[0] = 3);
         assert_eq!(judge(&views_differ, SECOND * 300).violations.len(), 0);
     }
 
