@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
@@ -21,7 +21,7 @@ use crate::heal;
 use crate::keyspace::Keyspace;
 use crate::keyspaces::Keyspaces;
 use crate::net::{self, TcpListener};
-use crate::node::{Node, NodeParts, Topology};
+use crate::node::{Node, NodeParts};
 use crate::peer::link::LinkSettings;
 use crate::peer::server::Server;
 use crate::peer::wire::{Request, Response};
@@ -30,6 +30,7 @@ use crate::spec::{KeyspaceSettings, KeyspaceSpec, PutOptions};
 use crate::stats::{KeyspaceStats, Latencies};
 use crate::trust::handshake::{Hello, Topic};
 use crate::trust::{ClusterSecret, Gate, KeyRing, Refusal, Refusals};
+use crate::views;
 
 /// Expired entries are looked for this often.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -193,7 +194,7 @@ impl Engine {
         if let Some(tls) = gate.tls.clone() {
             node.spawn(tls.renew());
         }
-        join(&node, &cluster, &keyspaces).await;
+        views::join(&node, &cluster, &keyspaces).await;
         let standing = Arc::new(Standing::Member { cluster, ready: AtomicBool::new(true) });
         Ok(Self { node, keyspaces, standing, alive })
     }
@@ -526,59 +527,10 @@ fn node(
     Arc::new(Node::new(parts))
 }
 
-/// Gets to know the others, then takes a share of the keys, and from then on follows what changes.
-async fn join(node: &Arc<Node>, cluster: &Cluster, keyspaces: &Arc<Keyspaces>) {
-    cluster.join().await;
-    let mut views = cluster.views();
-    node.adopt(views.borrow_and_update().peers.clone());
-    cluster.set_state(PeerState::Ready);
-    let is_ready = |view: &Arc<View>| view.peers.iter().any(|peer| peer.is_self && peer.state == PeerState::Ready);
-    // The driver ends only with the node, so there is a view to wait for.
-    if let Ok(view) = views.wait_for(is_ready).await {
-        let before = node.adopt(view.peers.clone());
-        keyspaces.follow(&before);
-    }
-    node.spawn(follow(node.clone(), cluster.clone(), keyspaces.clone(), views));
-}
-
 /// Makes up for what could not be said while a peer was out of reach.
 async fn make_up(mut reached: mpsc::UnboundedReceiver<NodeId>, keyspaces: Arc<Keyspaces>) {
     while let Some(peer) = reached.recv().await {
         keyspaces.reached(peer);
-    }
-}
-
-/// Takes each new view; and each time that the others have taken this node for dead, it hears what was written elsewhere.
-async fn follow(node: Arc<Node>, cluster: Cluster, keyspaces: Arc<Keyspaces>, mut views: watch::Receiver<Arc<View>>) {
-    let mut epoch = cluster.epoch();
-    // The view in which this node was when it heard that it was missed, until who passed entries on in it has been told.
-    let mut missed_in: Option<Arc<Topology>> = None;
-    loop {
-        let is_over = tokio::select! {
-            biased;
-            returned = cluster.returned_since(epoch) => returned.is_none(),
-            () = node.until_missed() => {
-                node.spawn(heal::heal(node.clone(), keyspaces.clone()));
-                keyspaces.tell_doubt(&node.topology());
-                continue;
-            }
-            changed = views.changed() => changed.is_err(),
-        };
-        if is_over {
-            return;
-        }
-        let view = views.borrow_and_update().clone();
-        // After the view was read, and before it counts: nothing is answered to those who are back without a doubt.
-        let known = std::mem::replace(&mut epoch, cluster.epoch());
-        if known != epoch {
-            node.spawn(heal::heal(node.clone(), keyspaces.clone()));
-            missed_in.get_or_insert_with(|| node.topology_held());
-        }
-        let before = node.adopt(view.peers.clone());
-        keyspaces.follow(&before);
-        missed_in.take_if(|view| !node.is_in_doubt() || keyspaces.tell_doubt(view));
-        heal::remind(&node, &before);
-        heal::ask_newcomers(&node, &before);
     }
 }
 

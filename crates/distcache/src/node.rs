@@ -367,7 +367,7 @@ impl Node {
         self.partings.out_of_sight(&self.topology().in_sight, self.clock.now())
     }
 
-    /// From when on others may have taken the place of this node or of its peers, out of sight; `None`: nobody is out of sight.
+    /// Since when somebody is out of sight who may come back, and so may those whom he has met; `None`: nobody is.
     pub(crate) fn first_parting(&self, now: Moment) -> Option<Moment> {
         let first = self.partings.first_that_may_have_met(self.id, &self.topology().in_sight, now);
         first.map(|at| at.before(VIEWS_DIFFER_MAX))

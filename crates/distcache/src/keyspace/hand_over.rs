@@ -19,7 +19,7 @@ use super::batch::{ByPeer, FRAME_HEADER_BYTES};
 use super::load::Purpose;
 use super::{Begun, Core, Served};
 use crate::changes::Written;
-use crate::error::Error;
+use crate::error::{Error, PeerFailure};
 use crate::expiry::{Grace, Times};
 use crate::flight::{Failure, Landed, Ticket};
 use crate::hotkeys::HotKey;
@@ -182,7 +182,7 @@ impl Core {
         link.call(request, HAND_OVER_WAIT, taken).await?
     }
 
-    /// Takes over what it may; an error says that nothing of it is ours, or may be older than a clear.
+    /// Takes over what it may; an error says that nothing of it is ours, or that nothing is taken from this sender.
     pub(crate) fn serve_hand_over(
         self: &Arc<Self>,
         from: NodeId,
@@ -192,7 +192,11 @@ impl Core {
         self.advance(generation);
         // Read first: a clear that comes now leaves what is stored below behind.
         let epoch = self.epoch.load(Ordering::Acquire);
-        if generation < self.generation() || !self.takes_from(from) {
+        if !self.takes_from(from) {
+            let reason = PeerFailure::Refused("it had been out of sight, and may know less than is known here".into());
+            return Err(Error::PeerUnavailable { peer: self.node.peer_name(from), reason });
+        }
+        if generation < self.generation() {
             return Ok(());
         }
         let topology = self.node.topology();
@@ -284,10 +288,8 @@ impl Core {
         let topology = self.node.topology();
         let (former, _) = topology.placement.former(hash)?;
         let now = self.node.clock.now();
-        if former == self.node.id || !topology.placement.is_young(hash, now, DEPARTED_KEPT) || !topology.owns(hash) {
-            return None;
-        }
-        if !self.takes_from(former) {
+        let came_lately = topology.owns(hash) && topology.placement.is_young(hash, now, DEPARTED_KEPT);
+        if former == self.node.id || !came_lately || !self.takes_from(former) {
             return None;
         }
         let link = topology.link(former)?;
