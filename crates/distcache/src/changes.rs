@@ -81,13 +81,13 @@ impl Changes {
         let mut log = self.shard(hash).lock();
         log.note(hash, Change::new(at, known_at, view_seq));
         while log.table.len() > self.keys_per_shard_max {
-            log.forget_oldest();
+            log.forget_oldest(known_at);
         }
     }
 
     /// There were changes up to `at` of which nobody knows what they were.
     pub(crate) fn note_lost(&self, at: Moment, known_at: Moment, view_seq: u32) {
-        self.shards[0].lock().lose(Change::new(at, known_at, view_seq));
+        self.shards.iter().for_each(|log| log.lock().lose(Change::new(at, known_at, view_seq)));
     }
 
     #[cfg(test)]
@@ -144,13 +144,14 @@ impl Log {
     }
 
     /// A key that was written again since it came into the line goes to its end instead.
-    fn forget_oldest(&mut self) {
+    fn forget_oldest(&mut self, now: Moment) {
         let Some((hash, came_at)) = self.order.pop_front() else { return };
         match self.table.get(&hash) {
             Some(change) if change.at > came_at => self.order.push_back((hash, change.at)),
             Some(change) => {
-                let change = *change;
-                self.lose(change);
+                // The end of a hold may be long to come, and is told by itself.
+                let lost = Change::new(change.at.min(now), change.known_at().min(now), change.view_seq);
+                self.lose(lost);
                 self.table.remove(&hash);
             }
             None => {}
@@ -191,6 +192,24 @@ mod tests {
         assert_eq!(changes.written(key(2), 1), Written::Unknown);
         assert_eq!(changes.written(key(2), 2), Written::No);
         assert_eq!(changes.written(key(1), 1), Written::Yes, "written again, and so not the oldest");
+    }
+
+    #[test]
+    fn what_is_lost_of_a_hold_is_its_write_and_not_its_end() {
+        let changes = Changes::new(SHARDS);
+        changes.note(0, Moment(1_000), Moment(10), 1);
+        changes.note(SHARDS as u64, Moment(20), Moment(20), 1);
+        assert_eq!(changes.lost(), Some(Change::new(Moment(20), Moment(20), 1)));
+    }
+
+    #[test]
+    fn what_nobody_knows_may_have_been_any_key() {
+        let changes = Changes::new(1_000);
+        changes.note_lost(Moment(10), Moment(10), 3);
+        assert!(
+            (0..100)
+                .all(|hash| changes.written(hash, 3) == Written::Unknown && changes.written(hash, 4) == Written::No)
+        );
     }
 
     proptest! {

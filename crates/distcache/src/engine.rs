@@ -131,6 +131,7 @@ impl Engine {
             true => Self::start_alone(settings, stop, alive),
             false => Self::start_member(settings, stop, alive).await?,
         };
+        engine.node.spawn(sweep_leases(engine.keyspaces.clone()));
         engine.node.spawn(sweep(engine.node.clone(), engine.keyspaces.clone()));
         engine.node.spawn(refresh_hot_keys(engine.keyspaces.clone()));
         engine.node.spawn(engine.node.clock.count_sleep());
@@ -517,6 +518,7 @@ fn node(
         name,
         limits,
         clock: settings.clock,
+        began: settings.clock.now(),
         request_timeout: settings.request_timeout,
         clustered,
         link_settings,
@@ -542,6 +544,14 @@ async fn refresh_hot_keys(keyspaces: Arc<Keyspaces>) {
     }
 }
 
+/// Forgets leases and holds that have run out, however long it takes to look through what is stored.
+async fn sweep_leases(keyspaces: Arc<Keyspaces>) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        keyspaces.all().iter().for_each(|core| core.sweep_leases());
+    }
+}
+
 /// Frees what no longer counts: when something may have expired, and when a clear or a new view ended much at once.
 async fn sweep(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
     let mut pause = SWEEP_INTERVAL;
@@ -553,7 +563,6 @@ async fn sweep(node: Arc<Node>, keyspaces: Arc<Keyspaces>) {
         };
         let started = node.clock.now();
         for core in keyspaces.all() {
-            core.sweep_leases();
             if all || core.may_hold_expired() {
                 core.sweep().await;
             }

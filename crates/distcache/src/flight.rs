@@ -74,11 +74,13 @@ pub(crate) struct Boarding {
     pub(crate) now: Stamp,
     /// The view under which the key's slot got its present owner.
     pub(crate) slot_since: u32,
+    /// How long ago a flight may have begun.
+    pub(crate) within: Duration,
 }
 
 impl Boarding {
     fn admits(self, begun: Stamp, joined_within: Duration) -> bool {
-        let is_young = self.now.at.since(begun.at) <= joined_within;
+        let is_young = self.now.at.since(begun.at) <= joined_within.min(self.within);
         is_young && begun.epoch == self.now.epoch && begun.view_seq >= self.slot_since
     }
 }
@@ -142,6 +144,12 @@ impl Flights {
             found = true;
         }
         change(found)
+    }
+
+    /// Detaches the flights of hashes that are wanted which had begun at `at`.
+    pub(crate) fn detach_older(&self, at: Moment, is_wanted: impl Fn(u64) -> bool) {
+        let is_older = |flight: &Arc<Flight>| flight.begun.at <= at && is_wanted(flight.hash);
+        self.shards.iter().for_each(|shard| shard.lock().retain(|flight| !is_older(flight)));
     }
 
     /// Whether a key with this hash is asked for.
@@ -257,7 +265,8 @@ mod tests {
     use super::*;
     use crate::spec::Origin;
 
-    const NOW: Boarding = Boarding { now: Stamp { at: Moment(0), epoch: 1, view_seq: 5 }, slot_since: 3 };
+    const NOW: Boarding =
+        Boarding { now: Stamp { at: Moment(0), epoch: 1, view_seq: 5 }, slot_since: 3, within: Duration::MAX };
 
     fn flights() -> Arc<Flights> {
         Arc::new(Flights::new(3))
@@ -340,11 +349,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn older_flights_are_detached_together_and_younger_ones_are_not() {
+        let flights = flights();
+        let at = |millis| Boarding { now: Stamp { at: Moment(millis), ..NOW.now }, ..NOW };
+        let (_old, old) = flights.join(1, "old", at(50)).unwrap();
+        let (_other, other) = flights.join(2, "other", at(50)).unwrap();
+        let (_young, young) = flights.join(65, "young", at(51)).unwrap();
+        flights.detach_older(Moment(50), |hash| hash != 2);
+        let attached = [old, other, young].map(|ticket| {
+            let mut was = false;
+            ticket.unwrap().land(|attached| {
+                was = attached;
+                landed("v")
+            });
+            was
+        });
+        assert_eq!(attached, [false, true, true]);
+    }
+
+    #[tokio::test]
+    async fn who_must_not_join_what_began_long_ago_starts_another() {
+        let flights = flights();
+        let at = |millis, within| Boarding { now: Stamp { at: Moment(millis), ..NOW.now }, within, ..NOW };
+        let limit = Duration::from_millis(10);
+        let (_first, _ticket) = flights.join(1, "k", at(0, limit)).unwrap();
+        assert!(flights.join(1, "k", at(10, limit)).unwrap().1.is_none());
+        assert!(flights.join(1, "k", at(11, Duration::MAX)).unwrap().1.is_none());
+        assert!(flights.join(1, "k", at(11, limit)).unwrap().1.is_some());
+    }
+
+    #[tokio::test]
     async fn a_flight_from_before_a_clear_or_to_an_earlier_owner_is_not_joined() {
         let flights = flights();
-        let cleared = Boarding { now: Stamp { at: Moment(0), epoch: 2, view_seq: 5 }, slot_since: 3 };
-        let moved = Boarding { now: Stamp { at: Moment(0), epoch: 2, view_seq: 6 }, slot_since: 6 };
-        let elsewhere_moved = Boarding { now: Stamp { at: Moment(0), epoch: 2, view_seq: 7 }, slot_since: 6 };
+        let boarding =
+            |view_seq, slot_since| Boarding { now: Stamp { at: Moment(0), epoch: 2, view_seq }, slot_since, ..NOW };
+        let (cleared, moved, elsewhere_moved) = (boarding(5, 3), boarding(6, 6), boarding(7, 6));
         let (old, old_ticket) = flights.join(1, "k", NOW).unwrap();
         let (_, second) = flights.join(1, "k", cleared).unwrap();
         let (_, third) = flights.join(1, "k", moved).unwrap();

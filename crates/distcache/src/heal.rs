@@ -70,9 +70,33 @@ pub(crate) fn heed(node: &Arc<Node>, reminder: NodeId) {
     }
 }
 
+/// A question to a peer that is under way: one at a time, however often it sends reminders.
+struct Question {
+    node: Arc<Node>,
+    asked: NodeId,
+}
+
+impl Question {
+    fn begin(node: &Arc<Node>, asked: NodeId) -> Option<Self> {
+        node.asking.lock().insert(asked).then(|| Self { node: node.clone(), asked })
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.node.asking.lock().remove(&self.asked);
+    }
+}
+
 fn ask_whether_missed(node: &Arc<Node>, link: &Arc<Link>) {
+    // Asking is not free of effect: who is asked tells what it wrote.
+    if !node.promise.keeps(Rule::Heal) {
+        return;
+    }
+    let Some(question) = Question::begin(node, link.id()) else { return };
     let (asking, link) = (node.clone(), link.clone());
     node.spawn(async move {
+        let _question = question;
         for _ in 0..QUESTIONS_MAX {
             match ask(&link, asking.out_of_sight(), ASK_WAIT).await {
                 Ok(parted) if parted.met.is_empty() => return,
@@ -92,7 +116,8 @@ pub(crate) fn is_untold(node: &Node, id: NodeId) -> bool {
 /// Peers that are in sight again since `before`, and have not asked soon what they missed, are told that they were missed.
 pub(crate) fn remind(node: &Arc<Node>, before: &Topology) {
     let topology = node.topology();
-    for link in topology.links().filter(|link| before.link(link.id()).is_none() && is_untold(node, link.id())) {
+    let is_new = |link: &&Arc<Link>| before.link(link.id()).is_none_or(|known| !Arc::ptr_eq(known, link));
+    for link in topology.links().filter(is_new).filter(|link| is_untold(node, link.id())) {
         let (node, link) = (node.clone(), link.clone());
         node.clone().spawn(async move {
             for _ in 0..REMINDERS_MAX {
@@ -111,6 +136,8 @@ pub(crate) fn remind(node: &Arc<Node>, before: &Topology) {
 }
 
 async fn hear_all(node: &Node, keyspaces: &Keyspaces) {
+    // Owners that did not see this node have told it nothing.
+    keyspaces.drop_copies().await;
     let mut inquiry = Inquiry::default();
     let asked = tokio::time::timeout(PATIENCE, async {
         while !inquiry.is_over(node) {

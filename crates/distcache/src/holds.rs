@@ -51,6 +51,14 @@ impl Holds {
         self.table.lock().get(&hash).copied()
     }
 
+    /// The keys that are held back at this time, and until when.
+    pub(crate) fn running(&self, now: Moment) -> Vec<(u64, Moment)> {
+        if !self.is_used.load(Relaxed) {
+            return Vec::new();
+        }
+        self.table.lock().iter().filter(|(_, until)| **until > now).map(|(hash, until)| (*hash, *until)).collect()
+    }
+
     /// Forgets holds whose last load has landed: none takes longer than `load`.
     pub(crate) fn sweep(&self, now: Moment, load: Duration) {
         if self.is_used.load(Relaxed) {

@@ -294,6 +294,10 @@ impl Core {
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
+    fn is_deleted(&self) -> bool {
+        self.deleted.load(Ordering::Acquire)
+    }
+
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
@@ -362,7 +366,7 @@ impl Core {
         if self.node.stop.is_cancelled() {
             return Err(Error::Shutdown);
         }
-        if self.deleted.load(Ordering::Acquire) {
+        if self.is_deleted() {
             return Err(Error::KeyspaceNotFound { name: self.name.clone() });
         }
         Ok(())
@@ -392,11 +396,12 @@ impl Core {
         trace::joined();
     }
 
-    /// What flights of this key a caller may join that was sent its way by view `view_seq`.
-    fn boarding(&self, hash: u64, view_seq: u32) -> Boarding {
+    /// What flights of this key a caller may join that was sent its way by view `view_seq`: those that began `within` this time.
+    fn boarding(&self, hash: u64, view_seq: u32, within: Duration) -> Boarding {
         let epoch = self.epoch.load(Ordering::Acquire);
         let at = self.node.clock.now();
-        Boarding { now: Stamp { at, epoch, view_seq }, slot_since: self.node.tenures.of(hash).since }
+        let slot_since = self.node.tenures.of(hash).since;
+        Boarding { now: Stamp { at, epoch, view_seq }, slot_since, within }
     }
 
     fn view_seq(&self) -> u32 {

@@ -21,6 +21,7 @@ use crate::node::{Node, Topology};
 use crate::partings::OutOfSight;
 use crate::peer::server::{Reply, Serve};
 use crate::peer::wire::{Answer, Named, Parted, Request, Response};
+use crate::placement::is_among;
 use crate::promise::Rule;
 use crate::registry::{Agreed, Registry};
 use crate::ring::NodeId;
@@ -152,6 +153,12 @@ impl Keyspaces {
             core.drop_fallbacks(peer);
             core.tell_missed(peer);
         }
+    }
+
+    /// What other nodes have written may have been told to others only.
+    pub(crate) async fn drop_copies(&self) {
+        let cores = self.all();
+        join_all(cores.iter().map(|core| core.drop_copies(|_| true))).await;
     }
 
     /// Nothing that is owned here is believed any more.
@@ -288,7 +295,7 @@ impl Keyspaces {
                 Prepared::Written(core(keyspace, keys.len())?.serve_delete(keyspace.generation, keys, *hold).await)
             }
             Request::Refresh { keyspace, key, deadline } => {
-                Prepared::One(core(keyspace, 1)?.serve_refresh(key, *deadline).await)
+                Prepared::One(core(keyspace, 1)?.serve_refresh(keyspace.generation, key, *deadline).await)
             }
             Request::Warm { keyspace, keys } => {
                 core(keyspace, keys.len())?.serve_warm(keyspace.generation, keys);
@@ -305,6 +312,12 @@ impl Keyspaces {
             }
             Request::Tell { keyspace, told } => {
                 core(keyspace, 0)?.serve_told(keyspace.generation, from, told).await?;
+                Prepared::Done
+            }
+            Request::DropCopies { keyspace, slots } => {
+                let core = self.get(keyspace.name)?;
+                core.advance(keyspace.generation);
+                core.drop_copies(|hash| is_among(slots, hash)).await;
                 Prepared::Done
             }
             Request::Part { lost } => Prepared::Parted(self.part(from, lost).await?),

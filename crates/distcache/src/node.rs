@@ -3,7 +3,7 @@
 //! Decides nothing about keys. The invariant: a [`Topology`] is replaced whole and never changed, so that whoever took one sees
 //! owners, links and peers of the same view.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -67,6 +67,10 @@ pub(crate) struct Node {
     missed: Notify,
     /// Nodes that went out of sight without a farewell.
     pub(crate) partings: Partings,
+    began: Moment,
+    adopting: Mutex<()>,
+    /// Whom it is asking whether they had lost sight of it.
+    pub(crate) asking: Mutex<BTreeSet<NodeId>>,
     link_settings: Arc<LinkSettings>,
     versions: AtomicU64,
 }
@@ -111,6 +115,12 @@ impl Topology {
         self.peers.iter().find(|peer| NodeId::of(&peer.name) == id)
     }
 
+    /// Whether the life of a node that owned this key is not in sight in the view `after`.
+    pub(crate) fn owner_is_gone(&self, hash: u64, after: &Self) -> bool {
+        let owner = self.placement.owner(hash).map(|index| self.placement.placed()[index]);
+        owner.is_some_and(|owner| after.in_sight.get(&owner.member.id) != Some(&owner.incarnation))
+    }
+
     /// Whether a node owns keys.
     pub(crate) fn places(&self, id: NodeId) -> bool {
         self.placement.placed().iter().any(|placed| placed.member.id == id)
@@ -131,6 +141,7 @@ pub(crate) struct NodeParts {
     pub(crate) name: String,
     pub(crate) limits: Limits,
     pub(crate) clock: Clock,
+    pub(crate) began: Moment,
     pub(crate) request_timeout: Duration,
     pub(crate) clustered: bool,
     pub(crate) link_settings: LinkSettings,
@@ -172,6 +183,9 @@ impl Node {
             last_doubt: Mutex::default(),
             missed: Notify::new(),
             partings: Partings::default(),
+            began: parts.began,
+            adopting: Mutex::default(),
+            asking: Mutex::default(),
             link_settings: Arc::new(parts.link_settings),
             // Grows over a restart, so that a version is never given twice.
             versions: AtomicU64::new(net::wall_clock_ms() << 20),
@@ -305,8 +319,13 @@ impl Node {
         told.await.ok()
     }
 
-    /// Takes a new view, and gives back the one before. Called by one task only.
-    pub(crate) fn adopt(&self, peers: Vec<Peer>) -> Arc<Topology> {
+    /// Takes a new view, and gives back the one before.
+    pub(crate) fn adopt(&self, mut peers: Vec<Peer>) -> Arc<Topology> {
+        let _one_at_a_time = self.adopting.lock();
+        if self.stop.is_cancelled() {
+            // The last view of a node that has stopped is empty, whoever comes late with another one.
+            peers.clear();
+        }
         let before = self.topology.load_full();
         let placed = placed(&peers);
         // Most of what peers say anew of themselves moves no key: then nothing is computed and no flight disturbed.
@@ -326,7 +345,11 @@ impl Node {
         let seq = placement.seq();
         let in_sight = peers.iter().map(|peer| (NodeId::of(&peer.name), peer.incarnation)).collect();
         let after = Topology { placement, owners, links, peers, in_sight };
+        if before.placement.seq() != seq {
+            self.partings.note_view(seq, self.clock.now());
+        }
         self.note_parted(&before, &after);
+        self.note_strangers(&before, &after);
         self.topology.store(Arc::new(after));
         if before.placement.seq() != seq {
             self.view_changed.notify_waiters();
@@ -355,6 +378,22 @@ impl Node {
         let parted =
             parted.map(|(id, incarnation)| ((id.0, incarnation), before.link(id).and_then(|link| link.heard_at())));
         self.partings.note(parted, after.placement.seq(), self.clock.now());
+    }
+
+    /// Whom this node meets only now though both have lived on for a while: each may have been an owner where the other did not see it.
+    fn note_strangers(&self, before: &Topology, after: &Topology) {
+        let now = self.clock.now();
+        if !before.places(self.id) {
+            return;
+        }
+        let met = after.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Joining);
+        let met = met.map(|peer| (NodeId::of(&peer.name), peer.incarnation));
+        for (id, incarnation) in met.filter(|(id, incarnation)| before.in_sight.get(id) != Some(incarnation)) {
+            let apart = now.since(self.began).min(age_of(incarnation));
+            if apart > VIEWS_DIFFER_MAX {
+                self.partings.note_stranger((id.0, incarnation), apart, &after.in_sight, now);
+            }
+        }
     }
 
     /// When this node lost sight of a peer that is the same now as it was then.
@@ -392,7 +431,7 @@ impl Node {
                 let parted = self.partings.first_that_may_have_met(id, &topology.in_sight, now);
                 let parted = parted.map_or(Duration::ZERO, |at| now.since(at));
                 // A new life may have met, from its beginning on, who was out of sight here before.
-                let lives = Duration::from_millis(net::wall_clock_ms().saturating_sub(*incarnation));
+                let lives = age_of(*incarnation);
                 if self.parted_at(id).is_some() { parted } else { parted.max(lives) }
             }
             _ => Duration::ZERO,
@@ -413,6 +452,11 @@ impl Node {
             }
         }
     }
+}
+
+/// How long a life has lasted, as far as the clocks of two machines agree.
+fn age_of(incarnation: u64) -> Duration {
+    Duration::from_millis(net::wall_clock_ms().saturating_sub(incarnation))
 }
 
 /// Lasts as long as the inquiry.

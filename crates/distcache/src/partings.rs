@@ -3,7 +3,7 @@
 //! Pure: time and who is in sight come in as arguments. The invariant: a life that went out of sight is remembered until it is back
 //! and has heard all there was to hear, or for [`REMEMBERED`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,6 +15,8 @@ use crate::ring::NodeId;
 const REMEMBERED: Duration = Duration::from_secs(30 * 60);
 /// The word that it has heard all may be lost: so long it may ask once more.
 const TOLD_REMEMBERED: Duration = Duration::from_secs(10);
+/// Of more it is not known when they were taken.
+const VIEWS_MAX: usize = 4_096;
 /// Two nodes that are in sight of each other differ about the view for less than this.
 pub(crate) const VIEWS_DIFFER_MAX: Duration = Duration::from_secs(10);
 /// A death is noticed everywhere within this.
@@ -30,7 +32,7 @@ pub(crate) struct OutOfSight {
     pub(crate) age: Duration,
 }
 
-/// A node that was lost sight of.
+/// A node that was lost sight of, or met only after it had lived on elsewhere.
 #[derive(Clone, Copy)]
 struct Gone {
     incarnation: u64,
@@ -60,52 +62,103 @@ pub(crate) fn has_ended((id, incarnation): Life, in_sight: &InSight) -> bool {
 }
 
 #[derive(Default)]
-pub(crate) struct Partings(Mutex<BTreeMap<NodeId, Gone>>);
+pub(crate) struct Partings {
+    gone: Mutex<BTreeMap<NodeId, Gone>>,
+    views: Mutex<Views>,
+}
+
+/// When this node took its views.
+#[derive(Default)]
+struct Views {
+    began: VecDeque<(u32, Moment)>,
+    has_forgotten: bool,
+}
+
+impl Views {
+    fn note(&mut self, seq: u32, now: Moment) {
+        self.began.push_back((seq, now));
+        while self.began.len() > VIEWS_MAX || self.began.front().is_some_and(|(_, at)| now.since(*at) > REMEMBERED) {
+            self.began.pop_front();
+            self.has_forgotten = true;
+        }
+    }
+
+    /// The first view that was taken after `at`, or one before it.
+    fn first_since(&self, at: Moment) -> u32 {
+        match self.began.front() {
+            Some((_, first)) if self.has_forgotten && *first > at => 0,
+            _ => self.began.iter().find(|(_, began)| *began >= at).map_or(u32::MAX, |(seq, _)| *seq),
+        }
+    }
+}
 
 impl Partings {
     /// These have gone out of sight with the view numbered `view_seq`; each with when something came from it last.
     pub(crate) fn note(&self, gone: impl Iterator<Item = (Life, Option<Moment>)>, view_seq: u32, now: Moment) {
-        let mut partings = self.0.lock();
+        let mut partings = self.gone.lock();
         partings.retain(|_, gone| gone.is_remembered(now));
-        let gone = gone.map(|((id, incarnation), heard_at)| {
-            (NodeId(id), Gone { incarnation, at: now, view_seq, heard_at, told_at: None, cleared_at: now })
-        });
-        partings.extend(gone);
+        for ((id, incarnation), heard_at) in gone {
+            let anew = Gone { incarnation, at: now, view_seq, heard_at, told_at: None, cleared_at: now };
+            // It was back for a moment, and did not hear then what it had missed.
+            let known = partings.get(&NodeId(id)).filter(|known| known.incarnation == incarnation);
+            let untold = known.filter(|known| known.told_at.is_none());
+            let gone = untold.map_or(anew, |untold| Gone { heard_at: heard_at.or(untold.heard_at), ..*untold });
+            partings.insert(NodeId(id), gone);
+        }
+    }
+
+    /// A view has been taken.
+    pub(crate) fn note_view(&self, seq: u32, now: Moment) {
+        self.views.lock().note(seq, now);
+    }
+
+    /// This life is met only now, and has gone on out of sight for so long. Or longer: it may have met, from its beginning on, who had
+    /// been out of sight before.
+    pub(crate) fn note_stranger(&self, (id, incarnation): Life, apart: Duration, in_sight: &InSight, now: Moment) {
+        let first_lost = self.first_that_may_have_met(NodeId(id), in_sight, now);
+        let at = first_lost.map_or(now.before(apart), |first| first.min(now.before(apart)));
+        let view_seq = self.views.lock().first_since(at.before(VIEWS_DIFFER_MAX));
+        let mut partings = self.gone.lock();
+        let is_known = partings.get(&NodeId(id)).is_some_and(|gone| gone.incarnation == incarnation);
+        if !is_known {
+            let gone = Gone { incarnation, at, view_seq, heard_at: None, told_at: None, cleared_at: at };
+            partings.insert(NodeId(id), gone);
+        }
     }
 
     /// When a peer was lost sight of that is the same now as it was then.
     pub(crate) fn at(&self, id: NodeId, in_sight: &InSight, now: Moment) -> Option<Moment> {
-        let gone = self.0.lock().get(&id).copied().filter(|gone| gone.is_remembered(now))?;
+        let gone = self.gone.lock().get(&id).copied().filter(|gone| gone.is_remembered(now))?;
         (in_sight.get(&id) == Some(&gone.incarnation)).then_some(gone.at)
     }
 
     /// The peer that was lost sight of has heard all there was to hear.
     pub(crate) fn note_told(&self, id: NodeId, now: Moment) {
-        if let Some(gone) = self.0.lock().get_mut(&id) {
+        if let Some(gone) = self.gone.lock().get_mut(&id) {
             gone.told_at.get_or_insert(now);
         }
     }
 
     pub(crate) fn is_told(&self, id: NodeId) -> bool {
-        self.0.lock().get(&id).is_none_or(|gone| gone.told_at.is_some())
+        self.gone.lock().get(&id).is_none_or(|gone| gone.told_at.is_some())
     }
 
     /// Lives that may know of writes since `at`: those in sight, and those lost sight of since then.
     pub(crate) fn met_since(&self, at: Moment, in_sight: &InSight) -> Vec<Life> {
         let since = at.before(VIEWS_DIFFER_MAX);
-        let partings = self.0.lock();
+        let partings = self.gone.lock();
         let lost = partings.iter().filter(|(_, gone)| gone.at >= since).map(|(id, gone)| (id.0, gone.incarnation));
         in_sight.iter().map(|(id, incarnation)| (id.0, *incarnation)).chain(lost).collect()
     }
 
     /// When the first of those was lost sight of who are, or were, out of sight.
     pub(crate) fn first(&self, now: Moment) -> Option<Moment> {
-        self.0.lock().values().filter(|gone| gone.is_remembered(now)).map(|gone| gone.at).min()
+        self.gone.lock().values().filter(|gone| gone.is_remembered(now)).map(|gone| gone.at).min()
     }
 
     /// The first view without one of those that had been out of sight and are back; `None`: there are none.
     pub(crate) fn first_view_without(&self, in_sight: &InSight, now: Moment) -> Option<u32> {
-        let partings = self.0.lock();
+        let partings = self.gone.lock();
         let remembered = || partings.iter().filter(|(_, gone)| gone.is_remembered(now));
         let is_back = |(id, gone): &(&NodeId, &Gone)| in_sight.get(id) == Some(&gone.incarnation);
         // The others of them may be seen again a moment later.
@@ -116,7 +169,7 @@ impl Partings {
     /// When the first was lost sight of whom this peer may have met since: another life of itself, or one of those that are not
     /// known to have ended.
     pub(crate) fn first_that_may_have_met(&self, id: NodeId, in_sight: &InSight, now: Moment) -> Option<Moment> {
-        let partings = self.0.lock();
+        let partings = self.gone.lock();
         let may_have_met = |(gone_id, gone): &(&NodeId, &Gone)| {
             gone.is_remembered(now) && (**gone_id == id || !has_ended((gone_id.0, gone.incarnation), in_sight))
         };
@@ -125,7 +178,7 @@ impl Partings {
 
     /// Lives that may have gone on out of sight.
     pub(crate) fn out_of_sight(&self, in_sight: &InSight, now: Moment) -> Vec<OutOfSight> {
-        let partings = self.0.lock();
+        let partings = self.gone.lock();
         let is_it =
             |(id, gone): &(&NodeId, &Gone)| gone.is_remembered(now) && in_sight.get(id) != Some(&gone.incarnation);
         let out_of_sight = |(id, gone): (&NodeId, &Gone)| OutOfSight {
@@ -137,7 +190,7 @@ impl Partings {
 
     /// All that may be older than what others have written until now has been dropped.
     pub(crate) fn note_cleared(&self, now: Moment) {
-        self.0.lock().values_mut().for_each(|gone| gone.cleared_at = now);
+        self.gone.lock().values_mut().for_each(|gone| gone.cleared_at = now);
     }
 
     /// Those that something came from here well after another node had lost sight of them: they lived on. `heard_at`: of those in
@@ -148,7 +201,7 @@ impl Partings {
         heard_at: impl Fn(Life) -> Option<Moment>,
         now: Moment,
     ) -> Vec<Life> {
-        let partings = self.0.lock();
+        let partings = self.gone.lock();
         let heard_later = |lost: &&OutOfSight| {
             let gone = partings.get(&NodeId(lost.life.0)).filter(|gone| gone.incarnation == lost.life.1);
             let heard_at = heard_at(lost.life).or(gone.and_then(|gone| gone.heard_at));
@@ -207,6 +260,34 @@ mod tests {
         assert_eq!(partings.first_view_without(&in_sight(&[(B, 7)]), at(100)), Some(3), "A may be back in a moment");
         partings.note([((2, 8), None)].into_iter(), 9, at(60));
         assert_eq!(partings.first_view_without(&in_sight(&[(B, 8)]), at(100)), Some(9), "A is gone for another reason");
+    }
+
+    #[test]
+    fn a_life_that_is_met_late_counts_as_out_of_sight_since_it_began_or_since_the_first_whom_it_may_have_met() {
+        let partings = Partings::default();
+        for (seq, seconds) in [(1, 0), (2, 40), (3, 70)] {
+            partings.note_view(seq, at(seconds));
+        }
+        let seen = in_sight(&[(A, 5), (B, 8)]);
+        partings.note_stranger((1, 5), Duration::from_secs(50), &seen, at(100));
+        assert_eq!(partings.at(A, &seen, at(100)), Some(at(50)));
+        assert_eq!(partings.first_view_without(&seen, at(100)), Some(2), "views differ for a while");
+        partings.note([((2, 7), None)].into_iter(), 2, at(40));
+        partings.note_stranger((2, 8), Duration::from_secs(20), &seen, at(100));
+        assert_eq!(partings.at(B, &seen, at(100)), Some(at(40)), "it may have followed upon itself");
+        partings.note_told(A, at(101));
+        partings.note_stranger((1, 5), Duration::from_secs(51), &seen, at(102));
+        assert!(partings.is_told(A), "the same life");
+    }
+
+    #[test]
+    fn who_is_lost_again_before_it_was_told_has_missed_all_since_the_first_time() {
+        let partings = partings();
+        partings.note([((1, 5), Some(at(21)))].into_iter(), 9, at(30));
+        assert_eq!(partings.at(A, &in_sight(&[(A, 5)]), at(100)), Some(at(10)));
+        partings.note_told(A, at(100));
+        partings.note([((1, 5), None)].into_iter(), 11, at(105));
+        assert_eq!(partings.at(A, &in_sight(&[(A, 5)]), at(110)), Some(at(105)));
     }
 
     #[test]

@@ -314,16 +314,35 @@ impl Store {
         removed
     }
 
-    /// Names the hash of every owned record, in steps: `pause` is awaited between them, and no lock is held while `visit` runs.
-    pub(crate) async fn each_owned<P: Future<Output = ()>>(
+    /// Removes hot copies of keys whose hash is wanted, in steps like those above.
+    pub(crate) async fn remove_copies<P: Future<Output = ()>>(
         &self,
+        is_wanted: impl Fn(u64) -> bool,
+        pause: impl FnMut() -> P,
+    ) {
+        let remove = |hash| {
+            if is_wanted(hash) {
+                self.remove_hash(Holding::Hot, hash);
+            }
+        };
+        self.each(Holding::Hot, remove, pause).await;
+    }
+
+    /// Names the hash of every owned record, in steps: `pause` is awaited between them, and no lock is held while `visit` runs.
+    pub(crate) async fn each_owned<P: Future<Output = ()>>(&self, visit: impl FnMut(u64), pause: impl FnMut() -> P) {
+        self.each(Holding::Owned, visit, pause).await;
+    }
+
+    async fn each<P: Future<Output = ()>>(
+        &self,
+        holding: Holding,
         mut visit: impl FnMut(u64),
         mut pause: impl FnMut() -> P,
     ) {
-        let mut hashes = Vec::new();
-        for shard in 0..self.owned.shards() {
+        let (shelf, mut hashes) = (self.shelf(holding), Vec::new());
+        for shard in 0..shelf.shards() {
             hashes.clear();
-            self.owned.hashes(shard, &mut hashes);
+            shelf.hashes(shard, &mut hashes);
             for step in hashes.chunks(STEP) {
                 step.iter().for_each(|hash| visit(*hash));
                 pause().await;

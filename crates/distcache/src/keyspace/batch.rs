@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::{join, join_all};
 use tokio::time::Instant;
@@ -118,7 +119,7 @@ impl Core {
             self.start_batch_load(groups.nobodys, Purpose::FallbackUnkept),
         ];
         for (link, wanted) in groups.peers.into_groups() {
-            let (waiters, tickets) = self.join_all_of(&self.fetches, wanted, seq);
+            let (waiters, tickets) = self.join_all_of(&self.fetches, wanted, seq, Duration::MAX);
             self.send_fetches(&link, tickets, self.begin_under(seq));
             waiting.push(waiters);
         }
@@ -201,7 +202,7 @@ impl Core {
     }
 
     fn start_batch_load<'a>(self: &Arc<Self>, wanted: Vec<Wanted<'a>>, purpose: Purpose) -> Waiting<'a> {
-        let (waiters, tickets) = self.join_all_of(&self.loads, wanted, self.view_seq());
+        let (waiters, tickets) = self.join_all_of(&self.loads, wanted, self.view_seq(), purpose.joined_within());
         if !tickets.is_empty() {
             self.start_loads(tickets, purpose);
         }
@@ -214,10 +215,11 @@ impl Core {
         flights: &Arc<Flights>,
         wanted: Vec<Wanted<'a>>,
         view_seq: u32,
+        within: Duration,
     ) -> (Waiting<'a>, Vec<Ticket>) {
         let mut tickets = Vec::new();
         let waiters = wanted.into_iter().map(|wanted| {
-            match flights.join(wanted.hash, wanted.key, self.boarding(wanted.hash, view_seq)) {
+            match flights.join(wanted.hash, wanted.key, self.boarding(wanted.hash, view_seq, within)) {
                 Ok((waiter, ticket)) => {
                     match ticket {
                         Some(ticket) => tickets.extend(self.land_if_held(ticket)),

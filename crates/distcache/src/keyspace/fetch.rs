@@ -24,7 +24,7 @@ use crate::trace;
 impl Core {
     /// Joins the fetch of this key, or sends it.
     pub(super) async fn fetch(self: &Arc<Self>, hash: u64, key: &str, link: &Arc<Link>, view_seq: u32) -> Outcome {
-        let boarding = self.boarding(hash, view_seq);
+        let boarding = self.boarding(hash, view_seq, Duration::MAX);
         let (waiter, ticket) = self.fetches.join(hash, key, boarding).map_err(|error| self.overloaded(error))?;
         match ticket {
             Some(ticket) => {
@@ -156,7 +156,11 @@ impl Core {
     fn keep_copy(&self, hash: u64, record: Record, begun: Begun) {
         let topology = self.node.topology();
         let validity = self.validity(&topology, hash);
-        if begun.epoch == validity.epoch && begun.view_seq >= validity.slot_since && !topology.owns(hash) {
+        if begun.epoch == validity.epoch
+            && begun.view_seq >= validity.slot_since
+            && !topology.owns(hash)
+            && !self.is_deleted()
+        {
             // A copy that does not fit is not kept; the owner has it.
             let _ = self.store.insert(Holding::Hot, hash, record);
         }

@@ -26,7 +26,7 @@ use crate::hotkeys::HotKey;
 use crate::net::Moment;
 use crate::node::{Owner, Topology};
 use crate::peer::link::Link;
-use crate::peer::wire::{Answer, HandedOver, Request, Response};
+use crate::peer::wire::{Answer, HandedOver, Named, Request, Response};
 use crate::promise::Rule;
 use crate::ring::NodeId;
 use crate::spec::{Entry, Origin};
@@ -49,7 +49,7 @@ const PEEK_PATIENCE: Duration = Duration::from_millis(100);
 const PEEK_PAUSE: Duration = Duration::from_millis(10);
 
 /// An entry on its way to its new owner.
-struct Departing {
+pub(super) struct Departing {
     key: Box<str>,
     value: Bytes,
     stored_at: Moment,
@@ -57,9 +57,9 @@ struct Departing {
 }
 
 /// Entries for one new owner, up to a frame.
-struct Parcel {
+pub(super) struct Parcel {
     link: Arc<Link>,
-    entries: Vec<Departing>,
+    pub(super) entries: Vec<Departing>,
     bytes: usize,
     is_refused: bool,
 }
@@ -86,6 +86,8 @@ impl Core {
     /// Hands over what is here of slots that have left to their new owners.
     pub(crate) async fn hand_over(self: &Arc<Self>) {
         self.node.until_sure().await;
+        // Read first: what is collected before a clear that comes now is not taken.
+        let generation = self.generation();
         let seq = self.view_seq();
         let until = tokio::time::Instant::now() + HAND_OVER_TIME;
         let mut room = self.node.limits.hand_over_bytes_max;
@@ -102,10 +104,15 @@ impl Core {
             let bytes = HandedOver::frame_bytes(entry.key.len(), entry.value.len());
             let Some(left) = room.checked_sub(bytes) else { break };
             room = left;
-            self.put_into(&mut parcels, link, entry, bytes).await;
+            let parcel = self.parcel_for(&mut parcels, link);
+            if parcel.bytes + bytes > self.parcel_bytes_max() && !parcel.entries.is_empty() {
+                self.send_parcel(parcel, generation, seq).await;
+            }
+            parcel.entries.push(entry);
+            parcel.bytes += bytes;
         }
         for parcel in &mut parcels {
-            self.send_parcel(parcel).await;
+            self.send_parcel(parcel, generation, seq).await;
         }
     }
 
@@ -121,7 +128,7 @@ impl Core {
         hashes
     }
 
-    fn departing(&self, hash: u64) -> Option<(Arc<Link>, Departing)> {
+    pub(super) fn departing(&self, hash: u64) -> Option<(Arc<Link>, Departing)> {
         let topology = self.node.topology();
         let validity = self.departed(&topology, hash)?;
         let Owner::Peer(link) = topology.owner(hash) else { return None };
@@ -132,28 +139,30 @@ impl Core {
         Some((link.clone(), Departing { key, value, stored_at, remaining }))
     }
 
-    async fn put_into(&self, parcels: &mut Vec<Parcel>, link: Arc<Link>, entry: Departing, bytes: usize) {
+    pub(super) fn parcel_for<'p>(&self, parcels: &'p mut Vec<Parcel>, link: Arc<Link>) -> &'p mut Parcel {
         let place = parcels.iter().position(|parcel| parcel.link.id() == link.id()).unwrap_or_else(|| {
             parcels.push(Parcel { link, entries: Vec::new(), bytes: 0, is_refused: false });
             parcels.len() - 1
         });
-        let parcel = &mut parcels[place];
-        let frame_bytes_max = HAND_OVER_FRAME_BYTES.min(self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES);
-        if parcel.bytes + bytes > frame_bytes_max && !parcel.entries.is_empty() {
-            self.send_parcel(parcel).await;
-        }
-        parcel.entries.push(entry);
-        parcel.bytes += bytes;
+        &mut parcels[place]
     }
 
-    async fn send_parcel(&self, parcel: &mut Parcel) {
+    fn parcel_bytes_max(&self) -> usize {
+        HAND_OVER_FRAME_BYTES.min(self.node.limits.frame_bytes_max() - FRAME_HEADER_BYTES)
+    }
+
+    /// Under the clear and the view by which the entries were collected, or not at all.
+    pub(super) async fn send_parcel(&self, parcel: &mut Parcel, generation: u64, view_seq: u32) {
         let entries = std::mem::take(&mut parcel.entries);
         parcel.bytes = 0;
         if entries.is_empty() || parcel.is_refused {
             return;
         }
         for _ in 0..NOT_YET_TRIES {
-            match self.send_entries(&parcel.link, &entries).await {
+            if !self.node.vouches_since(view_seq) {
+                break;
+            }
+            match self.send_entries(&parcel.link, generation, &entries).await {
                 Ok(()) => return self.counters.add(Count::HandedOver, entries.len() as u64),
                 Err(Error::NotOwner { .. }) => tokio::time::sleep(NOT_YET_PAUSE).await,
                 Err(error) => {
@@ -165,7 +174,7 @@ impl Core {
         parcel.is_refused = true;
     }
 
-    async fn send_entries(&self, link: &Arc<Link>, entries: &[Departing]) -> Result<(), Error> {
+    async fn send_entries(&self, link: &Arc<Link>, generation: u64, entries: &[Departing]) -> Result<(), Error> {
         let now = self.node.clock.now();
         let entries = entries.iter().map(|entry| HandedOver {
             key: &entry.key,
@@ -173,7 +182,8 @@ impl Core {
             age: now.since(entry.stored_at),
             remaining: entry.remaining,
         });
-        let request = Request::HandOver { keyspace: self.named(), entries: entries.collect() };
+        let keyspace = Named { generation, ..self.named() };
+        let request = Request::HandOver { keyspace, entries: entries.collect() };
         let taken = |response: Response<'_>| match response {
             Response::Done => Some(Ok(())),
             Response::Refused(error) => Some(Err(error)),
@@ -209,8 +219,8 @@ impl Core {
         Ok(())
     }
 
-    /// Whether what another node had is taken over. From one that was lost sight of it is not: what was written here meanwhile it may
-    /// not know, and not all of that is in the log of who owns the key now.
+    /// Whether what another node had is taken over. From one that has lived out of sight it is not: what was written here meanwhile it
+    /// may not know, and not all of that is in the log of who owns the key now.
     pub(super) fn takes_from(&self, other: NodeId) -> bool {
         self.node.parted_at(other).is_none()
     }
@@ -227,7 +237,7 @@ impl Core {
             let validity = Validity { now: Now::At(self.node.clock.now()), ..self.validity(topology, hash) };
             let is_free = matches!(self.store.get(Holding::Owned, hash, entry.key, validity), Look::Miss);
             let is_unwritten = self.is_unwritten(hash, validity.slot_since, Rule::HandOverFence);
-            is_free && is_unwritten && self.store.insert(Holding::Owned, hash, record).is_ok()
+            is_free && is_unwritten && !self.is_deleted() && self.store.insert(Holding::Owned, hash, record).is_ok()
         })
     }
 

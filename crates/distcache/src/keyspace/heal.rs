@@ -15,11 +15,12 @@ use futures_util::future::join_all;
 
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::{Core, Route};
+use crate::builder::TIMEOUT_MAX;
 use crate::changes::Change;
 use crate::error::Error;
 use crate::lease::Held;
 use crate::net::Moment;
-use crate::node::{Owner, Topology};
+use crate::node::{INVALIDATION_WAIT, Owner, Topology};
 use crate::peer::link::Link;
 use crate::peer::wire::{Lost, Request, Response, Told, ToldChange};
 use crate::placement::is_among;
@@ -63,12 +64,14 @@ impl Core {
         // While somebody is out of sight all of it is told, so that the next owner does not take over from whom he meets what is older.
         let first_parting = self.node.first_parting(now);
         let may_come_back = |change: &Change| first_parting.is_some_and(|first| change.known_at() >= first);
+        // Whom this node meets only now may have owned it elsewhere, whoever owned it here; and who is gone tells nobody.
+        let is_met_anew = |link: &Arc<Link>| before.in_sight.get(&link.id()) != topology.in_sight.get(&link.id());
+        let is_unheard = |hash, link| before.owns(hash) || is_met_anew(link) || before.owner_is_gone(hash, &topology);
         let left = self.changes.select(|hash, change| {
-            let is_news = |link| may_come_back(&change) || may_have_missed(link, &change);
-            let was_ours = before.owns(hash) && change.view_seq >= before.placement.slot_since(hash);
-            was_ours && matches!(topology.owner(hash), Owner::Peer(link) if is_news(link))
+            let Owner::Peer(link) = topology.owner(hash) else { return false };
+            is_unheard(hash, link) && (may_come_back(&change) || may_have_missed(link, &change))
         });
-        for (hash, at) in left {
+        for (hash, at) in self.with_holds(left, |hash| before.owns(hash)) {
             if let Owner::Peer(link) = topology.owner(hash) {
                 told.push(link, (hash, at));
             }
@@ -76,7 +79,10 @@ impl Core {
         let lost = self.changes.lost();
         let lost = topology.links().filter_map(|link| {
             let lost = lost.filter(|lost| may_have_missed(link, lost))?;
-            let slots = topology.placement.passed(self.node.id, link.id(), topology.placement.seq());
+            let slots = match self.node.parted_at(link.id()).is_some() {
+                true => topology.placement.owned_by(link.id()),
+                false => topology.placement.passed(self.node.id, link.id(), topology.placement.seq()),
+            };
             let is_concerned = slots.iter().any(|byte| *byte != 0);
             is_concerned.then(|| (link.clone(), Tidings { changes: Vec::new(), lost: Some((lost.at, slots)) }))
         });
@@ -92,10 +98,19 @@ impl Core {
     pub(crate) async fn tell_returned(self: &Arc<Self>, link: &Arc<Link>, parted_at: Moment) -> Result<(), Error> {
         let topology = self.node.topology_held();
         let is_theirs = |hash| matches!(topology.owner(hash), Owner::Peer(owner) if owner.id() == link.id());
-        let changes = self.changes.select(|hash, _| is_theirs(hash));
+        let changes = self.with_holds(self.changes.select(|hash, _| is_theirs(hash)), is_theirs);
         let lost = self.changes.lost().filter(|lost| lost.known_at() >= parted_at);
         let lost = lost.map(|lost| (lost.at, topology.placement.owned_by(link.id())));
         self.send_tidings(link, &Tidings { changes, lost }).await
+    }
+
+    /// These changes, and holds of which the log has forgotten the writes.
+    fn with_holds(&self, mut changes: Vec<(u64, Moment)>, is_wanted: impl Fn(u64) -> bool) -> Vec<(u64, Moment)> {
+        let held = self.holds.running(self.node.clock.now());
+        changes.extend(held.into_iter().filter(|(hash, _)| is_wanted(*hash)));
+        changes.sort_unstable();
+        changes.dedup_by_key(|(hash, _)| *hash);
+        changes
     }
 
     /// Until the receiver confirms, or is not the owner any more.
@@ -111,8 +126,12 @@ impl Core {
             tidings.changes = theirs;
             drop(topology);
             self.tell_anew(others);
-            if !is_known || self.node.clock.now() > give_up_at || tidings.changes.is_empty() && tidings.lost.is_none() {
+            if !is_known || tidings.changes.is_empty() && tidings.lost.is_none() {
                 return;
+            }
+            if self.node.clock.now() > give_up_at {
+                let why = "a new owner does not hear what was written here: it may answer what is older";
+                return tracing::warn!(keyspace = self.name, peer = link.name(), "{why}");
             }
         }
     }
@@ -179,25 +198,23 @@ impl Core {
         self.counters.add(Count::ChangesHeard, told.changes.len() as u64);
         let mut dropped = Vec::new();
         for change in &told.changes {
-            if !change.hold.is_zero() {
+            let hold = change.hold.min(TIMEOUT_MAX);
+            if !hold.is_zero() {
                 // Without room for it a lagging replica is believed for one lifetime; the write itself is not lost.
-                self.holds.hold(change.hash, now.after(change.hold));
+                self.holds.hold(change.hash, now.after(hold));
             }
             if self.drop_written(change.hash, written_at(now, change.age)) {
                 dropped.push(change.hash);
             }
-            self.changes.note(change.hash, now.before(change.age).after(change.hold), now, self.view_seq());
+            self.changes.note(change.hash, now.before(change.age).after(hold), now, self.view_seq());
         }
         self.relay(dropped, from).await;
         if let Some(lost) = told.lost {
-            let at = written_at(now, lost.age);
             tracing::info!(
                 keyspace = self.name,
                 "more was written elsewhere than could be told; what is older is dropped"
             );
-            let is_concerned = |hash| is_among(lost.slots, hash);
-            let dropped = self.store.remove_all_older(at, is_concerned, tokio::task::yield_now).await;
-            self.relay(dropped, from).await;
+            self.drop_doubted(lost).await;
         }
         let topology = self.node.topology();
         match told.changes.iter().all(|change| topology.owns(change.hash)) {
@@ -214,6 +231,30 @@ impl Core {
         was_here || self.leases.holders(hash, now) != Held::Nodes(Vec::new())
     }
 
+    /// Drops what may be older than changes of which nobody knows what they were, here and where others hold it by this node's leave.
+    async fn drop_doubted(&self, lost: Lost<'_>) {
+        let at = written_at(self.node.clock.now(), lost.age);
+        let is_concerned = |hash| is_among(lost.slots, hash);
+        self.loads.detach_older(at, is_concerned);
+        self.store.remove_all_older(at, is_concerned, tokio::task::yield_now).await;
+        let links: Vec<_> = self.node.topology().links().cloned().collect();
+        let told = links.iter().map(|link| async move {
+            let request = Request::DropCopies { keyspace: self.named(), slots: lost.slots };
+            let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
+            // Who does not answer runs into its leases.
+            if let Err(error) = link.call(request, INVALIDATION_WAIT, done).await {
+                tracing::debug!(keyspace = self.name, peer = link.name(), %error, "copies in doubt may be left");
+            }
+        });
+        join_all(told).await;
+    }
+
+    /// Drops the copies of all keys whose hash is wanted, and lets go of what is being fetched of them.
+    pub(crate) async fn drop_copies(&self, is_wanted: impl Fn(u64) -> bool) {
+        self.fetches.detach_older(self.node.clock.now(), &is_wanted);
+        self.store.remove_copies(is_wanted, tokio::task::yield_now).await;
+    }
+
     /// Passes on, to those who hold them by this node's leave, that these keys were written elsewhere. It goes no further.
     pub(super) async fn relay(self: &Arc<Self>, hashes: Vec<u64>, from: NodeId) {
         let told = self.holders_of(&hashes, Some(from));
@@ -224,7 +265,7 @@ impl Core {
     /// better than what is here. Of whom this node had lost sight itself, nobody has taken anything (see [`Self::takes_from`]).
     pub(crate) fn tell_doubt(self: &Arc<Self>, topology: &Topology, since: u32) {
         let now = self.node.clock.now();
-        for link in topology.links().filter(|link| self.takes_from(link.id())) {
+        for link in topology.links().filter(|link| self.node.parted_at(link.id()).is_none()) {
             let slots = topology.placement.passed(self.node.id, link.id(), since);
             if slots.iter().any(|byte| *byte != 0) {
                 let (core, link) = (self.clone(), link.clone());

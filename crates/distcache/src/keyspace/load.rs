@@ -10,6 +10,7 @@ use std::time::Duration;
 use tracing::Instrument;
 
 use super::hand_over::Unseen;
+use super::serve::IN_TRANSIT;
 use super::{Begun, Core, Definition, entry_of};
 use crate::error::{Error, Overload};
 use crate::expiry::{self, Grace, Times};
@@ -49,12 +50,20 @@ impl Purpose {
             Self::Fallback | Self::FallbackUnkept => Origin::Fallback,
         }
     }
+
+    /// What is loaded in place of an owner is detached by no write there.
+    pub(super) fn joined_within(self) -> Duration {
+        match self {
+            Self::Own => Duration::MAX,
+            Self::Fallback | Self::FallbackUnkept => IN_TRANSIT,
+        }
+    }
 }
 
 impl Core {
     /// Joins the load of this key, or starts it.
     pub(super) async fn load(self: &Arc<Self>, hash: u64, key: &str, purpose: Purpose) -> Outcome {
-        let boarding = self.boarding(hash, self.view_seq());
+        let boarding = self.boarding(hash, self.view_seq(), purpose.joined_within());
         let (waiter, ticket) = self.loads.join(hash, key, boarding).map_err(|error| self.overloaded(error))?;
         match ticket {
             Some(ticket) => {
@@ -70,7 +79,7 @@ impl Core {
     /// Loads now, past what is cached and past any load that began earlier.
     pub(super) async fn load_anew(self: &Arc<Self>, hash: u64, key: &str) -> Outcome {
         self.loads.detach(hash, key, || ());
-        let boarding = self.boarding(hash, self.view_seq());
+        let boarding = self.boarding(hash, self.view_seq(), Duration::MAX);
         let (waiter, ticket) = self.loads.join(hash, key, boarding).map_err(|error| self.overloaded(error))?;
         if let Some(ticket) = ticket {
             self.start_loads_of(vec![ticket], Purpose::Own, Anew::Yes);
@@ -111,7 +120,7 @@ impl Core {
     }
 
     fn start_loads_of(self: &Arc<Self>, tickets: Vec<Ticket>, purpose: Purpose, anew: Anew) {
-        self.note_fallbacks(&tickets, purpose);
+        let purpose = self.note_fallbacks(&tickets, purpose);
         let limit = self.node.limits.loads_queued_max;
         if self.loads_queued.fetch_add(1, Relaxed) >= limit {
             self.loads_queued.fetch_sub(1, Relaxed);
@@ -287,6 +296,7 @@ impl Core {
         let still_ours = topology.owns(hash) == (purpose == Purpose::Own)
             && begun.view_seq >= validity.slot_since
             && begun.epoch == validity.epoch
+            && !self.is_deleted()
             && !(self.holds.covers(hash, begun.at) && self.node.promise.keeps(Rule::Hold));
         match record {
             Some(record) if still_ours && record.times.expires_at > validity.now.get() => {
@@ -298,15 +308,25 @@ impl Core {
 }
 
 impl Core {
-    /// Before they begin: their owner may be reached again before they end.
-    fn note_fallbacks(&self, tickets: &[Ticket], purpose: Purpose) {
-        if purpose == Purpose::Fallback {
-            let (topology, mut fallbacks) = (self.node.topology(), self.fallbacks.lock());
-            for ticket in tickets {
-                if let Owner::Peer(link) = topology.owner(ticket.hash()) {
-                    fallbacks.entry(link.id()).or_default().push(ticket.hash());
-                }
-            }
+    /// Before they begin: their owner may be reached again before they end. What an owner is asked for that is reached, and would not
+    /// answer, is not kept: it does not know that it is here.
+    fn note_fallbacks(&self, tickets: &[Ticket], purpose: Purpose) -> Purpose {
+        if purpose != Purpose::Fallback {
+            return purpose;
+        }
+        let topology = self.node.topology();
+        let owners = tickets.iter().filter_map(|ticket| match topology.owner(ticket.hash()) {
+            Owner::Peer(link) => Some((ticket.hash(), link)),
+            Owner::Me | Owner::Nobody => None,
+        });
+        let owners: Vec<_> = owners.collect();
+        let mut fallbacks = self.fallbacks.lock();
+        owners.iter().for_each(|(hash, link)| fallbacks.entry(link.id()).or_default().push(*hash));
+        drop(fallbacks);
+        // Last: a connection that is made from now on finds them.
+        match owners.iter().any(|(_, link)| link.stands()) {
+            true => Purpose::FallbackUnkept,
+            false => Purpose::Fallback,
         }
     }
 
@@ -319,7 +339,7 @@ impl Core {
     /// Forgets copies whose lease has run out anyway: there are no more of them than loads within one.
     pub(super) fn sweep_fallbacks(&self) {
         self.fallbacks.lock().retain(|_, hashes| {
-            hashes.retain(|hash| self.store.holds(Holding::Hot, *hash) || self.loads.is_under_way(*hash));
+            hashes.retain(|hash| self.loads.is_under_way(*hash) || self.store.holds(Holding::Hot, *hash));
             !hashes.is_empty()
         });
     }

@@ -8,6 +8,7 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
@@ -72,10 +73,14 @@ impl Core {
         if self.failures.is_recent(hash, self.node.clock.now()) {
             return;
         }
-        let boarding = self.boarding(hash, self.view_seq());
-        if let Ok((_, Some(ticket))) = self.loads.join(hash, key, boarding)
-            && self.is_held_as(hash, key, version)
-        {
+        let boarding = self.boarding(hash, self.view_seq(), Duration::MAX);
+        let Ok((_, Some(ticket))) = self.loads.join(hash, key, boarding) else { return };
+        let left = match self.is_held_as(hash, key, version) {
+            true => Some(ticket),
+            // Somebody may have joined it by now.
+            false => self.land_if_held(ticket),
+        };
+        if let Some(ticket) = left {
             self.counters.one(cause);
             self.start_loads(vec![ticket], Purpose::Own);
         }

@@ -304,10 +304,15 @@ impl Core {
         }
     }
 
-    pub(crate) async fn serve_refresh(self: &Arc<Self>, key: &str, deadline: Duration) -> Served {
+    /// Loads anew, so what a last owner still has does not do.
+    pub(crate) async fn serve_refresh(self: &Arc<Self>, generation: u64, key: &str, deadline: Duration) -> Served {
+        self.advance(generation);
+        if let Err(error) = self.check(key) {
+            return Served::Failed(error);
+        }
         let hash = self.hash(key);
-        if let Err(refused) = self.serves(hash, key) {
-            return refused;
+        if !self.node.topology().owns(hash) {
+            return Served::NotOwner;
         }
         match self.refresh_within(hash, key, deadline.min(self.fetch_deadline())).await {
             Ok(entry) => {

@@ -26,8 +26,10 @@ use crate::trust::Gate;
 use crate::trust::handshake::{Hello, Topic};
 use crate::{DataSource, Fetched, SourceError};
 
+mod apart;
 mod liar;
 mod messages;
+mod passed_on;
 mod told;
 
 const HOP_BUDGET: Duration = Duration::from_millis(200);
@@ -55,6 +57,10 @@ async fn puppet(name: &str, source: &Counting) -> Puppet {
 }
 
 async fn puppet_with(name: &str, source: &Counting, hop_budget: Duration) -> Puppet {
+    puppet_that_has_lived(Duration::ZERO, name, source, hop_budget).await
+}
+
+async fn puppet_that_has_lived(age: Duration, name: &str, source: &Counting, hop_budget: Duration) -> Puppet {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let (limits, stop, tasks) = (Limits::default(), CancellationToken::new(), TaskTracker::new());
@@ -74,6 +80,7 @@ async fn puppet_with(name: &str, source: &Counting, hop_budget: Duration) -> Pup
         name: name.into(),
         limits: limits.clone(),
         clock: Clock::Kernel,
+        began: Clock::Kernel.now().before(age),
         request_timeout: Duration::from_secs(10),
         clustered: true,
         link_settings,
@@ -189,7 +196,7 @@ async fn a_fallback_load_overtaken_by_an_invalidation_is_not_kept() {
     let nowhere = peer("b", "127.0.0.1:1".parse().unwrap(), PeerState::Ready, false);
     a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), nowhere]);
     let hash = a.core.hash("k");
-    let boarding = a.core.boarding(hash, a.core.view_seq());
+    let boarding = a.core.boarding(hash, a.core.view_seq(), Duration::MAX);
     let (_waiter, ticket) = a.core.loads.join(hash, "k", boarding).unwrap();
     a.core.serve_invalidate(NodeId(7), 0, &[a.core.hash("k")], false);
     ticket.unwrap().land(|attached| {

@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::serve::in_books;
-use super::{Core, Route};
+use super::{ATTEMPTS, Core, DISAGREEMENT_WAIT, Route};
 use crate::builder::TIMEOUT_MAX;
 use crate::error::{Error, Overload, Unreached};
 use crate::expiry::{self, Grace, Times};
@@ -35,9 +35,6 @@ use crate::trace;
 
 /// Bytes that an entry takes in a request beside key and value, an upper bound.
 const ENTRY_FRAME_BYTES: usize = 32;
-/// Views converge within moments of each other; a write that met two views waits this long between attempts.
-const DISAGREEMENT_PAUSE: Duration = Duration::from_millis(50);
-const WRITE_ATTEMPTS: usize = 4;
 
 /// A change of one key.
 #[derive(Clone, Copy)]
@@ -139,17 +136,18 @@ impl Core {
 
     async fn write_until_agreed<'a>(self: &Arc<Self>, mut writes: Vec<Write<'a>>) -> Vec<(Write<'a>, Error)> {
         let mut failed = Vec::new();
-        for attempt in 1..=WRITE_ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
             let outcomes = self.write_at_owners(&writes).await;
             let (disagreed, others): (Vec<_>, Vec<_>) =
                 outcomes.into_iter().partition(|(_, error)| matches!(error, Error::NotOwner { .. }));
             failed.extend(others);
-            if disagreed.is_empty() || attempt == WRITE_ATTEMPTS {
+            if disagreed.is_empty() || attempt == ATTEMPTS {
                 failed.extend(disagreed);
                 break;
             }
             writes = disagreed.into_iter().map(|(write, _)| write).collect();
-            tokio::time::sleep(DISAGREEMENT_PAUSE).await;
+            // All of it, also if the view changes: views may change several times before they agree.
+            tokio::time::sleep(DISAGREEMENT_WAIT).await;
         }
         failed
     }
@@ -212,6 +210,8 @@ impl Core {
 
     fn change_to(&self, write: &Write<'_>, mut record: Record, seq: u32) -> Result<(), Error> {
         (record.view_seq, record.epoch) = (seq, self.epoch.load(Ordering::Acquire));
+        // After the epoch was read, which ends with the keyspace.
+        self.check_defined()?;
         let len = write.frame_bytes() - ENTRY_FRAME_BYTES;
         let stored = self.store.insert(Holding::Owned, write.hash, record);
         stored.inspect(|()| self.counters.one(Count::Puts)).map_err(|max| Error::ValueTooLarge { len, max })
@@ -341,8 +341,10 @@ impl Core {
             match self.leases.holders(hash, now) {
                 Held::Nodes(nodes) if !is_young => {
                     for holder in nodes.into_iter().filter(|holder| Some(holder.node) != but) {
-                        let link = topology.link(holder.node);
-                        link.inspect(|link| told.push(link, Copy { hash, holder: Some(holder) }));
+                        match topology.link(holder.node) {
+                            Some(link) => told.push(link, Copy { hash, holder: Some(holder) }),
+                            None => self.missed.note(holder.node, [(hash, holder.until)].into_iter()),
+                        }
                     }
                 }
                 _ => {
@@ -385,8 +387,8 @@ impl Core {
 
     /// Tells a peer that is reached again what it missed, as far as its leases may still run.
     pub(crate) fn tell_missed(self: &Arc<Self>, peer: NodeId) {
-        let missed = self.missed.take(peer, self.node.clock.now());
         let Some(link) = self.node.topology().link(peer).cloned() else { return };
+        let missed = self.missed.take(peer, self.node.clock.now());
         if missed.is_empty() {
             return;
         }
@@ -409,12 +411,14 @@ impl Core {
         let hash = self.hash(key);
         let limit = self.definition.load().settings.load_timeout + self.node.hop_budget;
         let (mut last, span) = (Error::NotOwner { peer: String::new() }, trace::refresh(&self.name, hash));
-        for _ in 0..WRITE_ATTEMPTS {
+        for attempt in 1..=ATTEMPTS {
             match self.refresh_at_owner(hash, key, limit).instrument(span.clone()).await {
                 Err(error @ Error::NotOwner { .. }) => last = error,
                 outcome => return outcome,
             }
-            tokio::time::sleep(DISAGREEMENT_PAUSE).await;
+            if attempt < ATTEMPTS {
+                tokio::time::sleep(DISAGREEMENT_WAIT).await;
+            }
         }
         Err(last)
     }

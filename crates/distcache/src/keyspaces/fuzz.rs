@@ -65,6 +65,7 @@ static NODE: LazyLock<Arc<Node>> = LazyLock::new(|| {
         name: "a".into(),
         limits,
         clock: Clock::Kernel,
+        began: Clock::Kernel.now(),
         request_timeout: Duration::from_secs(10),
         clustered: true,
         link_settings,
@@ -218,6 +219,7 @@ fn serve_seeds() -> Vec<Seed> {
             "tell",
             &[get("a"), Request::Tell { keyspace, told }, Request::Part { lost: Vec::new() }, Request::Missed],
         ),
+        seed("drop-copies", &[get("a"), Request::DropCopies { keyspace, slots: &[0xFF; 9] }, get("a")]),
         seed("registry", &[Request::Registry(&[0]), Request::Ping, Request::Cancel]),
         seed("no-keyspace", &[delete(Named { name: "nothing", generation: 9, trace: None }, "a")]),
     ]

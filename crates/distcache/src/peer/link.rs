@@ -190,6 +190,11 @@ impl Link {
         self.ejected.load(Relaxed)
     }
 
+    /// Whether there is a connection.
+    pub(crate) fn stands(&self) -> bool {
+        self.standing().is_some()
+    }
+
     /// The connection, if it stands.
     fn standing(&self) -> Option<Arc<Connection>> {
         self.connection.load_full().filter(|connection| !connection.is_closed())

@@ -87,6 +87,11 @@ pub(crate) enum Request<'a> {
         keyspace: Named<'a>,
         told: Told<'a>,
     },
+    /// Copies of keys of these slots, a bit each, may be too old: nobody knows which.
+    DropCopies {
+        keyspace: Named<'a>,
+        slots: &'a [u8],
+    },
     /// Whether the asker owns keys in this node's view; and, of those that it owns, all that was written here.
     Part {
         /// Of whom the asker has lost sight.
@@ -192,6 +197,7 @@ mod op {
     pub(super) const TELL: u8 = 13;
     pub(super) const PART: u8 = 14;
     pub(super) const MISSED: u8 = 15;
+    pub(super) const DROP_COPIES: u8 = 16;
     pub(super) const ONE: u8 = 129;
     pub(super) const MANY: u8 = 130;
     pub(super) const WRITTEN: u8 = 131;
@@ -301,6 +307,10 @@ impl Request<'_> {
                 keyspace.encode(out);
                 told.encode(out);
             }),
+            Self::DropCopies { keyspace, slots } => frame(out, op::DROP_COPIES, id, |out| {
+                keyspace.encode(out);
+                put_bytes(out, slots);
+            }),
             Self::Part { lost } => frame(out, op::PART, id, |out| moving::put_lost(out, lost)),
             Self::Missed => frame(out, op::MISSED, id, |_| ()),
             Self::Warm { keyspace, keys } => frame(out, op::WARM, id, |out| put_keys(out, keyspace, keys)),
@@ -352,6 +362,7 @@ impl<'a> Request<'a> {
             op::PEEK => Self::Peek { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::HAND_OVER => Self::HandOver { keyspace: input.named()?, entries: input.list(HandedOver::decode)? },
             op::TELL => Self::Tell { keyspace: input.named()?, told: Told::decode(&mut input)? },
+            op::DROP_COPIES => Self::DropCopies { keyspace: input.named()?, slots: input.bytes()? },
             op::PART => Self::Part { lost: moving::lost(&mut input)? },
             op::MISSED => Self::Missed,
             op::WARM => Self::Warm { keyspace: input.named()?, keys: input.list(Input::text)? },

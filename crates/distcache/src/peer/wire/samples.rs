@@ -37,6 +37,7 @@ pub(super) fn requests() -> Vec<Request<'static>> {
         },
         Request::Tell { keyspace: USERS, told: told(None) },
         Request::Tell { keyspace: USERS, told: told(Some(Lost { age: deadline, slots: &[1, 2, 3] })) },
+        Request::DropCopies { keyspace: USERS, slots: &[1, 2, 3] },
         Request::Part { lost: vec![partings::OutOfSight { life: (1, u64::MAX), age: Duration::from_millis(3) }] },
         Request::Missed,
         Request::Warm { keyspace: USERS, keys: vec!["a", "ключ"] },

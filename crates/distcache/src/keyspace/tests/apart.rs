@@ -1,0 +1,148 @@
+//! Nodes that have lived on without each other, and what is kept of what was written or loaded meanwhile.
+
+use super::messages::Calm;
+use super::*;
+use crate::peer::wire::{HandedOver, Lost, Told};
+use crate::ring::SLOTS;
+
+fn ready(name: &str, addr: SocketAddr, is_self: bool) -> Peer {
+    peer(name, addr, PeerState::Ready, is_self)
+}
+
+fn draining(name: &str, addr: SocketAddr, is_self: bool) -> Peer {
+    peer(name, addr, PeerState::Draining, is_self)
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), wait).await.unwrap_or_else(|_| panic!("{what}"));
+}
+
+/// A wrote it when it owned it; its owner now is another one, to whom B is as new as to A.
+#[tokio::test]
+async fn who_is_met_late_is_told_what_was_written_here_whoever_owned_it_last() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    b.node.adopt(vec![ready("b", b.addr, true)]);
+    get(&b, "k").await.unwrap();
+    a.node.adopt(vec![ready("a", a.addr, true)]);
+    a.core.delete("k", DeleteOptions::new()).await.unwrap();
+    let nowhere = "127.0.0.1:1".parse().unwrap();
+    let (me, c) = (draining("a", a.addr, true), ready("c", nowhere, false));
+    a.node.adopt(vec![me.clone(), c.clone()]);
+    let c_leaves = Peer { state: PeerState::Draining, ..c };
+    let before = a.node.adopt(vec![me, c_leaves, ready("b", b.addr, false)]);
+    a.keyspaces.follow(&before);
+    until("B is told, and drops it", || b.core.lookup("k").is_none()).await;
+}
+
+/// Its owner is gone without a word.
+#[tokio::test]
+async fn who_takes_the_place_of_a_node_that_is_gone_is_told_what_others_have_written() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    b.node.adopt(vec![ready("b", b.addr, true)]);
+    get(&b, "k").await.unwrap();
+    a.node.adopt(vec![ready("a", a.addr, true)]);
+    a.core.delete("k", DeleteOptions::new()).await.unwrap();
+    let (me, b_seen) = (draining("a", a.addr, true), ready("b", b.addr, false));
+    let b_rests = Peer { state: PeerState::Draining, ..b_seen.clone() };
+    a.node.adopt(vec![me.clone(), b_rests, ready("c", "127.0.0.1:1".parse().unwrap(), false)]);
+    let before = a.node.adopt(vec![me, b_seen]);
+    a.keyspaces.follow(&before);
+    until("B is told, and drops it", || b.core.lookup("k").is_none()).await;
+}
+
+#[tokio::test]
+async fn nothing_is_taken_over_from_who_had_lived_on_elsewhere_before_it_was_met() {
+    let source = Counting::default();
+    for (mine, theirs, is_taken) in [(60, 60, false), (60, 0, true), (0, 60, true)] {
+        let age = Duration::from_secs(mine);
+        let a = puppet_that_has_lived(age, "a", &source, HOP_BUDGET).await;
+        a.node.adopt(vec![ready("a", a.addr, true)]);
+        let incarnation = crate::net::wall_clock_ms() - theirs * 1_000;
+        let b = Peer { incarnation, ..draining("b", "127.0.0.1:1".parse().unwrap(), false) };
+        a.node.adopt(vec![ready("a", a.addr, true), b]);
+        let entry = HandedOver { key: "k", value: b"old", age: Duration::from_secs(30), remaining: None };
+        let answer = a.core.serve_hand_over(NodeId::of("b"), 0, &[entry]);
+        assert_eq!(answer.is_ok(), is_taken, "{mine} s and {theirs} s: {answer:?}");
+    }
+}
+
+/// It asks and is told, like one that had been lost sight of.
+#[tokio::test]
+async fn who_is_met_late_may_ask_what_it_has_missed_and_who_may_know_of_more() {
+    let source = Counting::default();
+    let a = puppet_that_has_lived(Duration::from_secs(60), "a", &source, HOP_BUDGET).await;
+    let b = puppet("b", &source).await;
+    a.node.adopt(vec![ready("a", a.addr, true)]);
+    let incarnation = crate::net::wall_clock_ms() - 60_000;
+    a.node.adopt(vec![ready("a", a.addr, true), Peer { incarnation, ..ready("b", b.addr, false) }]);
+    b.node.adopt(vec![ready("a", a.addr, false), Peer { incarnation, ..ready("b", b.addr, true) }]);
+    let link = b.node.topology().link(NodeId::of("a")).unwrap().clone();
+    let parted = crate::heal::ask(&link, Vec::new(), Duration::from_secs(2)).await.unwrap();
+    assert!(parted.met.contains(&(a.node.id.0, a.node.topology().in_sight[&a.node.id])), "{parted:?}");
+    assert!(!crate::heal::is_untold(&a.node, NodeId::of("b")));
+}
+
+/// What its owner wrote while it was away may have been told to others only.
+#[tokio::test]
+async fn who_was_missed_drops_the_copies_that_it_holds() {
+    let Calm([_a, b, _c]) = Calm::new().await;
+    for _ in 0..3 {
+        get(&b, "k").await.unwrap();
+    }
+    assert!(b.core.lookup("k").is_some());
+    tokio::spawn(crate::heal::heal(b.node.clone(), b.keyspaces.clone()));
+    until("it drops them", || b.core.lookup("k").is_none()).await;
+}
+
+#[tokio::test]
+async fn a_holder_that_is_out_of_sight_at_a_write_hears_of_it_when_it_is_reached_again() {
+    let Calm([a, b, c]) = Calm::new().await;
+    for _ in 0..3 {
+        get(&b, "k").await.unwrap();
+    }
+    let all = a.node.topology().peers.clone();
+    a.node.adopt(vec![all[0].clone(), draining("c", c.addr, false)]);
+    a.core.put("k", Bytes::from_static(b"new"), PutOptions::new()).await.unwrap();
+    assert!(b.core.lookup("k").is_some());
+    a.core.tell_missed(b.node.id);
+    a.node.adopt(all);
+    a.core.tell_missed(b.node.id);
+    until("B is told", || b.core.lookup("k").is_none()).await;
+}
+
+/// The log has forgotten what was written: a load from before it is in doubt like an entry.
+#[tokio::test]
+async fn a_load_under_way_is_in_doubt_like_what_is_stored() {
+    let source = Counting::default();
+    let a = puppet("a", &source).await;
+    a.node.adopt(vec![ready("a", a.addr, true)]);
+    let hash = a.core.hash("k");
+    let boarding = a.core.boarding(hash, a.core.view_seq(), Duration::MAX);
+    let (_waiter, ticket) = a.core.loads.join(hash, "k", boarding).unwrap();
+    let all = vec![0xFF; SLOTS / 8];
+    let doubt = Told { changes: Vec::new(), lost: Some(Lost { age: Duration::ZERO, slots: &all }) };
+    a.core.serve_told(0, NodeId(7), &doubt).await.unwrap();
+    ticket.unwrap().land(|attached| {
+        assert!(!attached);
+        Err(Failure::Abandoned)
+    });
+}
+
+/// The owner is reached, so it tells its writes to those it knows of; that this node has loaded for itself it does not know.
+#[tokio::test]
+async fn what_is_loaded_because_an_owner_that_is_reached_does_not_answer_is_not_kept() {
+    let source = Counting::default();
+    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
+    b.node.adopt(vec![ready("b", b.addr, true)]);
+    a.node.adopt(vec![draining("a", a.addr, true), ready("b", b.addr, false)]);
+    b.keyspaces.delete("things").unwrap();
+    assert_eq!(get(&a, "k").await.unwrap().origin, Origin::Fallback);
+    assert_eq!(a.core.stats().hot_entries, 0);
+}
