@@ -5,6 +5,9 @@ use super::*;
 use crate::peer::wire::{HandedOver, Lost, Told};
 use crate::ring::SLOTS;
 
+/// A lease that does not end while a test waits.
+const LONGER: Duration = Duration::from_secs(4);
+
 fn ready(name: &str, addr: SocketAddr, is_self: bool) -> Peer {
     peer(name, addr, PeerState::Ready, is_self)
 }
@@ -19,7 +22,7 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(5), wait).await.unwrap_or_else(|_| panic!("{what}"));
+    tokio::time::timeout(Duration::from_secs(2), wait).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
 /// A wrote it when it owned it; its owner now is another one, to whom B is as new as to A.
@@ -92,7 +95,7 @@ async fn who_is_met_late_may_ask_what_it_has_missed_and_who_may_know_of_more() {
 /// What its owner wrote while it was away may have been told to others only.
 #[tokio::test]
 async fn who_was_missed_drops_the_copies_that_it_holds() {
-    let Calm([_a, b, _c]) = Calm::new().await;
+    let Calm([_a, b, _c]) = Calm::with(LONGER).await;
     for _ in 0..3 {
         get(&b, "k").await.unwrap();
     }
@@ -103,7 +106,7 @@ async fn who_was_missed_drops_the_copies_that_it_holds() {
 
 #[tokio::test]
 async fn a_holder_that_is_out_of_sight_at_a_write_hears_of_it_when_it_is_reached_again() {
-    let Calm([a, b, c]) = Calm::new().await;
+    let Calm([a, b, c]) = Calm::with(LONGER).await;
     for _ in 0..3 {
         get(&b, "k").await.unwrap();
     }

@@ -11,6 +11,10 @@ const OWNER: usize = 0;
 
 impl Calm {
     pub(super) async fn new() -> Self {
+        Self::with(LEASE).await
+    }
+
+    pub(super) async fn with(lease: Duration) -> Self {
         let source = Counting::default();
         let names = ["a", "b", "c"];
         let nodes = [puppet("a", &source).await, puppet("b", &source).await, puppet("c", &source).await];
@@ -18,10 +22,10 @@ impl Calm {
             let state = |node| if node == OWNER { PeerState::Ready } else { PeerState::Draining };
             let peers = (0..3).map(|node| peer(names[node], nodes[node].addr, state(node), node == me));
             nodes[me].node.adopt(peers.collect());
-            nodes[me].core.redefine(KeyspaceSpec::new("things", source.clone()).lease(LEASE));
+            nodes[me].core.redefine(KeyspaceSpec::new("things", source.clone()).lease(lease));
         }
         let young = || {
-            let (node, lease) = (&nodes[OWNER].node, super::super::serve::in_books(LEASE));
+            let (node, lease) = (&nodes[OWNER].node, super::super::serve::in_books(lease));
             node.topology().placement.is_young(0, node.clock.now(), lease)
         };
         while young() {
