@@ -160,9 +160,8 @@ impl Standings<'_> {
     }
 
     /// Whether, from the write on, all whom the reader's node or the writer's ever saw were up, saw these two, were seen by the writer's,
-    /// and reached each other:
-    /// whoever of them was the owner told the reader's node of the write, whether their views were the same or not. A hold is known to
-    /// the owner: it says nothing of what others load in its place where one of them is gone.
+    /// and reached each other: whoever of them was the owner told the reader's node of the write, whether their views were the same or not.
+    /// A hold is known to the owner: it says nothing of what others load in its place where one of them is gone.
     fn were_in_touch(&self, get: &Get, write: &Write) -> bool {
         let connected = self.0.partition_point(|standing| standing.at + SETTLED < write.begun).saturating_sub(1);
         let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);

@@ -1,6 +1,6 @@
 //! A model of one key: its owner, its readers, its source, and what a write promises.
 //!
-//! It says in a few hundred lines what the library does in thousands, and a search goes through everything that can happen to it
+//! It says in some 1,500 lines what the library does in many thousands, and a search goes through everything that can happen to it
 //! within small bounds: every order in which messages arrive and loads land, every moment to crash or to learn of a new owner.
 //! It knows no code of the library; what the two have in common is the protocol.
 //!

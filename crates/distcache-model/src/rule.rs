@@ -35,9 +35,9 @@ pub enum Rule {
     CopiesLeaveWithTheSlot,
     /// Who has lost a slot names the writes it took to the new owner, which drops what was begun before them and tells its own
     /// holders. Else what it loaded while both took writes stays.
-    LogAtViewChange,
+    TellTheNext,
     /// A new owner refuses the former owner's entry once the key was written here. Else a deleted value comes back.
-    HandoverFence,
+    HandOverFence,
 }
 
 impl Rule {
@@ -53,7 +53,7 @@ impl Rule {
         Self::AwaitAcks,
         Self::AckEndsWhatWasTold,
         Self::CopiesLeaveWithTheSlot,
-        Self::LogAtViewChange,
-        Self::HandoverFence,
+        Self::TellTheNext,
+        Self::HandOverFence,
     ];
 }

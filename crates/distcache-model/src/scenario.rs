@@ -107,11 +107,11 @@ impl Scenario {
     };
 
     /// The former owner offers its entry to the new one, which has callers before and after.
-    pub const HANDOVER: Self = Self {
+    pub const HAND_OVER: Self = Self {
         nodes: 2,
         callers: [false, true, false],
         hands_over: true,
-        sights: &[sights::HANDED_OVER, sights::HANDOVER_MEETS_WRITE],
+        sights: &[sights::HANDED_OVER, sights::HAND_OVER_MEETS_WRITE],
         ..Self::PARTED
     };
 

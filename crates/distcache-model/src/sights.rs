@@ -96,7 +96,7 @@ pub const HANDED_OVER: Sight =
     ("a hand-over is accepted", |_, state| state.node(NodeId::Y).entry.is_some_and(|entry| entry.is_handed_over));
 
 /// The former owner's entry comes when the key was written, and has nothing but the fence against it.
-pub const HANDOVER_MEETS_WRITE: Sight = ("a hand-over is refused", |_, state| {
+pub const HAND_OVER_MEETS_WRITE: Sight = ("a hand-over is refused", |_, state| {
     let owner = state.node(NodeId::Y);
     let offered = state.travelling.iter().any(|message| matches!(message, Message::HandOver { .. }));
     offered && state.owns(NodeId::Y) && owner.is_written && owner.entry.is_none()

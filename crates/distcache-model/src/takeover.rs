@@ -36,7 +36,7 @@ impl Next<'_> {
         for load in &mut node.loads {
             (load.is_fenced, load.is_detached) = (true, true);
         }
-        if let Some((version, age)) = log.filter(|_| self.scenario.keeps(Rule::LogAtViewChange)) {
+        if let Some((version, age)) = log.filter(|_| self.scenario.keeps(Rule::TellTheNext)) {
             self.state.send(Message::Log { to: NodeId::Y, version, age });
         }
         if let Some(Entry { version, age, .. }) = entry.filter(|_| self.scenario.hands_over) {
@@ -57,7 +57,7 @@ impl Next<'_> {
     }
 
     pub(crate) fn accept(&mut self, id: NodeId, version: Version, age: Ticks) {
-        let has_fence = self.scenario.keeps(Rule::HandoverFence);
+        let has_fence = self.scenario.keeps(Rule::HandOverFence);
         let owns = self.state.owns(id);
         let node = self.state.node_mut(id);
         if owns && node.entry.is_none() && !(node.is_written && has_fence) {

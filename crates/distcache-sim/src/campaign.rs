@@ -1,4 +1,4 @@
-//! Many seeds, as many at a time as there are cores, one line at the end.
+//! Many seeds, as many at a time as there are cores, and their sum in the last line.
 //!
 //! The invariant: every violation names its seed.
 

@@ -1,8 +1,8 @@
 //! Simulates whole clusters of distcache and checks what a write promises.
 //!
 //! In reading order: `plan` (what will befall the cluster, by a seed), `truth` (the source), `callers` (a node and those who call
-//! it), `cluster` (nodes, network and plan put together), `report` (one seed, in a process of its own), `campaign` (many seeds), `hunt`
-//! (the protocol without one of its rules). Whether what happened was allowed says the crate `distcache-checker`.
+//! it), `cluster` (nodes, network and plan put together), `report` (one seed, in a process of its own), `replay` (its history,
+//! for people), `campaign` (many seeds), `hunt` (the protocol without one of its rules). Whether what happened was allowed says the crate `distcache-checker`.
 
 mod callers;
 mod campaign;

@@ -1,7 +1,7 @@
 //! After others took this node for dead: hears from each of them what it wrote meanwhile of the keys that are this node's.
 //!
 //! Membership says that it was missed; after a cut that lasted longer than membership remembers the dead, a peer says so itself.
-//! It goes on with what it has, because most of it is good: who took over tells what was written, and that is dropped. Knows no
+//! This node goes on with what it has, because most of it is good: who took over tells what was written, and that is dropped. Knows no
 //! keys. The invariant: within [`PATIENCE`] either everybody who may have written has told, those that they have met meanwhile
 //! included, or everything owned here is dropped: a doubt is never kept, and never passed on.
 
@@ -30,14 +30,14 @@ const REMINDERS_MAX: usize = 10;
 /// Who does not answer so often is about to go again.
 const QUESTIONS_MAX: usize = 5;
 
-/// How a peer that was asked stands to this node; `lost`: of whom this one has lost sight.
-pub(crate) async fn ask(link: &Arc<Link>, lost: Vec<OutOfSight>, limit: Duration) -> Result<Parted, Error> {
+/// How a peer that was asked stands to this node.
+pub(crate) async fn ask(link: &Arc<Link>, out_of_sight: Vec<OutOfSight>, limit: Duration) -> Result<Parted, Error> {
     let parted = |response: Response<'_>| match response {
         Response::Parted(parted) => Some(Ok(parted)),
         Response::Refused(error) => Some(Err(error)),
         _ => None,
     };
-    link.call(Request::Part { lost }, limit, parted).await?
+    link.call(Request::Part { out_of_sight }, limit, parted).await?
 }
 
 /// Asks until all have told, or drops what is owned here. The node is in doubt from the call on, not from the first poll.
@@ -126,8 +126,7 @@ pub(crate) fn remind(node: &Arc<Node>, before: &Topology) {
                 if !stands || !is_untold(&node, link.id()) {
                     return;
                 }
-                let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
-                if let Err(error) = link.call(Request::Missed, ASK_WAIT, done).await {
+                if let Err(error) = link.call_done(Request::Missed, ASK_WAIT).await {
                     tracing::debug!(peer = link.name(), %error, "a peer does not hear that it was missed");
                 }
             }
@@ -170,7 +169,7 @@ impl Inquiry {
     /// Those in sight, and those of whom others have said that they met them meanwhile.
     fn missing(&self, node: &Node) -> Vec<Life> {
         let in_sight = peers(node).into_iter().map(|(who, _)| who);
-        let concerned = self.concerned.iter().copied().filter(|(id, _)| *id != node.id.0);
+        let concerned = self.concerned.iter().copied().filter(|life| life.id != node.id);
         in_sight.chain(concerned).filter(|who| !self.told.contains(who)).collect()
     }
 
@@ -202,7 +201,7 @@ fn peers(node: &Node) -> Vec<(Life, Arc<Link>)> {
     let others = topology.peers.iter().filter(|peer| !peer.is_self);
     let with_link = others.filter_map(|peer| {
         let id = NodeId::of(&peer.name);
-        Some(((id.0, peer.incarnation), topology.link(id)?.clone()))
+        Some((Life { id, incarnation: peer.incarnation }, topology.link(id)?.clone()))
     });
     with_link.collect()
 }

@@ -2,50 +2,51 @@
 //!
 //! In reading order: this file (a handle, and a get up to the fork between owner and others), [`definition`] (what the application
 //! says of it), [`hit`] (what is here), [`load`] (the owner asks the source), [`renew`] (what is past its lifetime), [`fetch`] (others
-//! ask the owner), [`batch`] (many keys at once), [`write`] (put, delete, invalidate), [`serve`] (what peers are answered), [`warm`]
-//! (keys loaded before anybody asks), [`hand_over`] (entries that move with their slot), [`heal`] (what was written elsewhere). Knows
-//! no bytes on the wire and no sockets. The invariants: one load per key at a time in the whole cluster while the nodes agree on the
+//! ask the owner), [`fallbacks`] (who is not reached is stood in for), [`batch`] (many keys at once), [`write`] (put, delete), [`invalidate`] (copies elsewhere go), [`refresh`], [`serve`] (what peers are answered), [`warm`]
+//! (keys loaded before anybody asks), [`hand_over`] (entries that move with their slot), [`tell`] (what was written elsewhere). Knows
+//! no encoding and no sockets. The invariants: one load per key at a time in the whole cluster while the nodes agree on the
 //! view; no lock is held while anything is awaited; once a write returned Ok, what this node answers is not older.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tracing::Instrument;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
-use crate::builder::TIMEOUT_MAX;
 use crate::changes::Changes;
 use crate::cluster::Peer;
 use crate::engine::KeepAlive;
 use crate::error::Error;
-use crate::flight::{Boarding, Failure, Flights, Outcome, Stamp};
+use crate::flight::{Boarding, Flights, Stamp};
 use crate::guard::Access;
 use crate::holds::Holds;
 use crate::hotkeys::{HotKey, HotKeys};
-use crate::lease::{Leases, Missed, Sightings};
+use crate::lease::{Leases, Sightings, Undelivered};
 use crate::net::{self, Moment};
-use crate::node::{Node, Owner, Topology};
-use crate::peer::link::Link;
+use crate::node::{Node, Topology};
 use crate::ring::NodeId;
 use crate::spec::{DeleteOptions, Entry, GetOptions, KeyspaceSpec, Origin, PutOptions};
-use crate::stats::{Count, Counters, KeyspaceStats, Latencies, Took};
+use crate::stats::{Count, Counters, KeyspaceStats, Latencies};
 use crate::store::{Holding, Now, Record, Store, Validity};
 use crate::trace;
 
+mod ask;
 mod batch;
 mod definition;
+mod fallbacks;
 mod fetch;
 mod hand_over;
-mod heal;
 mod hit;
+mod invalidate;
 mod load;
+mod refresh;
 mod renew;
 mod serve;
+mod tell;
 mod warm;
 mod write;
 
@@ -211,7 +212,7 @@ pub(crate) struct Core {
     holds: Holds,
     /// Copies that this node has loaded in place of an owner, which does not know of them.
     fallbacks: Mutex<HashMap<NodeId, Vec<u64>>>,
-    missed: Missed,
+    undelivered: Undelivered,
     sightings: Sightings,
     hot_keys: HotKeys,
     failures: Failures,
@@ -228,18 +229,6 @@ struct Begun {
     epoch: u32,
     view_seq: u32,
 }
-
-/// Who is to be asked for a key.
-enum Route {
-    Me,
-    Peer(Arc<Link>),
-    Nobody,
-}
-
-/// Views and flights may change under a caller this often before it is sent to the source.
-const ATTEMPTS: usize = 4;
-/// How long it waits each time for one of the two views to change.
-const DISAGREEMENT_WAIT: Duration = Duration::from_millis(50);
 
 impl Core {
     pub(crate) fn new(spec: KeyspaceSpec, node: Arc<Node>) -> Self {
@@ -260,7 +249,7 @@ impl Core {
             changes: Changes::new(limits.changes_logged_max),
             holds: Holds::new(limits.holds_max),
             fallbacks: Mutex::default(),
-            missed: Missed::new(limits.leased_keys_max),
+            undelivered: Undelivered::new(limits.leased_keys_max),
             sightings: Sightings::new(),
             hot_keys: HotKeys::new(limits.hot_keys_max, node.clock.now()),
             failures: Failures::new(),
@@ -329,7 +318,7 @@ impl Core {
         let now = self.node.clock.now();
         self.leases.sweep(now);
         self.holds.sweep(now, self.definition.load().settings.load_timeout);
-        self.missed.sweep(now);
+        self.undelivered.sweep(now);
         self.sweep_fallbacks();
     }
 
@@ -407,91 +396,6 @@ impl Core {
     fn view_seq(&self) -> u32 {
         self.node.topology().placement.seq()
     }
-
-    fn route(&self, hash: u64) -> (Route, u32) {
-        let topology = self.node.topology();
-        let route = match topology.owner(hash) {
-            Owner::Me => Route::Me,
-            Owner::Peer(link) => Route::Peer(link.clone()),
-            Owner::Nobody => Route::Nobody,
-        };
-        (route, topology.placement.seq())
-    }
-
-    async fn ask_within(self: &Arc<Self>, key: &str, options: GetOptions) -> Result<Entry, Error> {
-        self.check(key)?;
-        self.counters.one(Count::Misses);
-        let (hash, limit, asked) = (self.hash(key), self.limit_of(options), Instant::now());
-        let span = trace::get(&self.name, hash, || self.owner_name(hash));
-        self.note_reads(hash, key, 1);
-        let outcome = match tokio::time::timeout(limit, self.ask(hash, key).instrument(span.clone())).await {
-            Ok(outcome) => outcome,
-            Err(_) => self.spare_or(hash, key, Error::Timeout { limit }),
-        };
-        self.counters.took(Took::GetMiss, asked.elapsed());
-        trace::ended(&span, &outcome);
-        outcome
-    }
-
-    /// How long this caller waits.
-    fn limit_of(&self, options: GetOptions) -> Duration {
-        options.timeout.unwrap_or(self.node.request_timeout).min(TIMEOUT_MAX)
-    }
-
-    /// The rest of a get after a miss: load what is ours, ask the owner for what is not, and where the owner cannot be asked
-    /// load it without keeping it for others.
-    async fn ask(self: &Arc<Self>, hash: u64, key: &str) -> Result<Entry, Error> {
-        let mut purpose = Purpose::Own;
-        for attempt in 1..=ATTEMPTS {
-            if attempt == ATTEMPTS {
-                // The view does not come to rest: answer this caller, keep nothing.
-                purpose = Purpose::FallbackUnkept;
-            }
-            let (route, seq) = self.route(hash);
-            let outcome = match (&route, purpose) {
-                (Route::Peer(link), Purpose::Own) => self.fetch(hash, key, link, seq).await,
-                (Route::Me, _) => self.load_or_spare(hash, key).await,
-                (Route::Nobody, Purpose::Own) => self.load(hash, key, Purpose::FallbackUnkept).await,
-                (_, fallback) => self.load(hash, key, fallback).await,
-            };
-            match self.after(outcome, seq)? {
-                After::Landed(entry) => return Ok(entry),
-                After::AskAgain => {}
-                // One of the two has not heard yet.
-                After::Disagreed => self.node.until_view_after(seq, DISAGREEMENT_WAIT).await,
-                After::FallBack(fallback) => purpose = fallback,
-            }
-        }
-        Err(Error::NotOwner { peer: self.owner_name(hash) })
-    }
-
-    /// What the outcome of a question asked under view `seq` means for who asked.
-    fn after(&self, outcome: Outcome, seq: u32) -> Result<After, Error> {
-        match outcome {
-            Ok(landed) => Ok(After::Landed(landed.entry)),
-            Err(Failure::Answered(error)) => Err(error),
-            Err(_) if self.node.stop.is_cancelled() => Err(Error::Shutdown),
-            Err(Failure::Abandoned) => Ok(After::AskAgain),
-            Err(Failure::NotOwner | Failure::NotReached(_)) if self.view_seq() != seq => Ok(After::AskAgain),
-            Err(Failure::NotOwner) => Ok(After::Disagreed),
-            Err(Failure::NotReached(error)) => {
-                tracing::debug!(keyspace = self.name, %error, "owner not reached, asking the source from here");
-                Ok(After::FallBack(Purpose::Fallback))
-            }
-        }
-    }
-
-    fn owner_name(&self, hash: u64) -> String {
-        self.node.topology().owner_peer(hash).map_or_else(String::new, |peer| peer.name.clone())
-    }
-}
-
-enum After {
-    Landed(Entry),
-    AskAgain,
-    /// Who was asked says that it is not the owner, and the view here says that it is.
-    Disagreed,
-    FallBack(Purpose),
 }
 
 fn origin_of(holding: Holding) -> Origin {

@@ -130,14 +130,14 @@ impl Keyspaces {
         since.is_some()
     }
 
-    /// What was written here is told to a node that was taken for dead, before it hears how it stands here. `lost`: of whom it has
-    /// itself lost sight.
-    async fn part(&self, from: NodeId, lost: &[OutOfSight]) -> Result<Parted, Error> {
+    /// What was written here is told to a node that was taken for dead, before it hears how it stands here. `out_of_sight`: of whom
+    /// it has itself lost sight.
+    async fn part(&self, from: NodeId, out_of_sight: &[OutOfSight]) -> Result<Parted, Error> {
         let topology = self.node.topology_held();
         let places_you = topology.places(from);
         let parted_at = self.node.parted_at(from).filter(|_| places_you);
         let (Some(parted_at), Some(link)) = (parted_at, topology.link(from)) else {
-            return Ok(Parted { places_you, met: self.node.heard_later(lost) });
+            return Ok(Parted { places_you, met: self.node.heard_later(out_of_sight) });
         };
         let cores = self.all();
         let told = join_all(cores.iter().map(|core| core.tell_returned(link, parted_at))).await;
@@ -151,7 +151,7 @@ impl Keyspaces {
     pub(crate) fn reached(&self, peer: NodeId) {
         for core in self.all() {
             core.drop_fallbacks(peer);
-            core.tell_missed(peer);
+            core.tell_undelivered(peer);
         }
     }
 
@@ -307,11 +307,11 @@ impl Keyspaces {
             }
             Request::HandOver { keyspace, entries } => {
                 // Bounded by its frame, not by the batch of a caller.
-                core(keyspace, 0)?.serve_hand_over(from, keyspace.generation, entries)?;
+                self.get(keyspace.name)?.serve_hand_over(from, keyspace.generation, entries)?;
                 Prepared::Done
             }
             Request::Tell { keyspace, told } => {
-                core(keyspace, 0)?.serve_told(keyspace.generation, from, told).await?;
+                self.get(keyspace.name)?.serve_told(from, keyspace.generation, told).await?;
                 Prepared::Done
             }
             Request::DropCopies { keyspace, slots } => {
@@ -320,7 +320,7 @@ impl Keyspaces {
                 core.drop_copies(|hash| is_among(slots, hash)).await;
                 Prepared::Done
             }
-            Request::Part { lost } => Prepared::Parted(self.part(from, lost).await?),
+            Request::Part { out_of_sight } => Prepared::Parted(self.part(from, out_of_sight).await?),
             Request::Missed => {
                 heal::heed(&self.node, from);
                 Prepared::Done

@@ -196,30 +196,30 @@ impl Holders {
 }
 
 /// Invalidations that holders could not be told, until they are reached again or their leases have run out.
-pub(crate) struct Missed {
+pub(crate) struct Undelivered {
     table: Mutex<HashMap<NodeId, Vec<(u64, Moment)>>>,
     keys_per_node_max: usize,
 }
 
-impl Missed {
+impl Undelivered {
     /// Of one node no more are remembered than leases may be out; what is beyond runs into its lease.
     pub(crate) fn new(keys_per_node_max: usize) -> Self {
         Self { table: Mutex::default(), keys_per_node_max }
     }
 
-    /// `missed`: hashes of keys, each with the end of the node's lease.
-    pub(crate) fn note(&self, node: NodeId, missed: impl Iterator<Item = (u64, Moment)>) {
+    /// `undelivered`: hashes of keys, each with the end of the node's lease.
+    pub(crate) fn note(&self, node: NodeId, undelivered: impl Iterator<Item = (u64, Moment)>) {
         let mut table = self.table.lock();
         let keys = table.entry(node).or_default();
         let room = self.keys_per_node_max.saturating_sub(keys.len());
-        keys.extend(missed.take(room));
+        keys.extend(undelivered.take(room));
     }
 
     /// What the node missed and may still hold.
     pub(crate) fn take(&self, node: NodeId, now: Moment) -> Vec<(u64, Moment)> {
-        let mut missed = self.table.lock().remove(&node).unwrap_or_default();
-        missed.retain(|(_, until)| *until > now);
-        missed
+        let mut undelivered = self.table.lock().remove(&node).unwrap_or_default();
+        undelivered.retain(|(_, until)| *until > now);
+        undelivered
     }
 
     /// Forgets what has run out.
@@ -369,13 +369,13 @@ mod tests {
 
     #[test]
     fn what_a_holder_missed_is_kept_for_it_until_its_lease_runs_out() {
-        let missed = Missed::new(2);
-        missed.note(NodeId(1), [(7, Moment(100)), (8, Moment(200)), (9, Moment(200))].into_iter());
-        missed.note(NodeId(2), [(7, Moment(100))].into_iter());
-        missed.sweep(Moment(100));
-        assert_eq!(missed.take(NodeId(2), Moment(100)), []);
-        assert_eq!(missed.take(NodeId(1), Moment(100)), [(8, Moment(200))], "within the limit, and not run out");
-        assert_eq!(missed.take(NodeId(1), Moment(100)), []);
+        let undelivered = Undelivered::new(2);
+        undelivered.note(NodeId(1), [(7, Moment(100)), (8, Moment(200)), (9, Moment(200))].into_iter());
+        undelivered.note(NodeId(2), [(7, Moment(100))].into_iter());
+        undelivered.sweep(Moment(100));
+        assert_eq!(undelivered.take(NodeId(2), Moment(100)), []);
+        assert_eq!(undelivered.take(NodeId(1), Moment(100)), [(8, Moment(200))], "within the limit, and not run out");
+        assert_eq!(undelivered.take(NodeId(1), Moment(100)), []);
     }
 
     #[test]

@@ -36,7 +36,8 @@
 //! The modules in reading order, a get from top to bottom: `engine` (the front door), `keyspace` (the story of a key), `source`
 //! (what a user implements), `typed` and `codec` (both with values of a type), `flight` (one question per key at a time), `guard`
 //! (what stands before a source), `store` (what is held), `expiry` (how long), `hotkeys` (what is read the most), `ring` and
-//! `placement` (who owns a key, since when), `lease` (who holds copies), `changes` (what was written), `views` (what a new view sets
+//! `placement` (who owns a key, since when), `lease` (who holds copies), `changes` and `holds` (what was written), `promise` (the rules of
+//! all that), `views` (what a new view sets
 //! off), `heal` and `partings` (when nodes meet again), `trust` (who is let in), `peer` (between nodes),
 //! `cluster` and `discovery` (who the nodes are), `registry` and `keyspaces` (what is defined), `node` (what all of it shares),
 //! `net` (sockets and clock), `stats` and `trace` (what there is to watch).

@@ -117,8 +117,13 @@ impl Topology {
 
     /// Whether the life of a node that owned this key is not in sight in the view `after`.
     pub(crate) fn owner_is_gone(&self, hash: u64, after: &Self) -> bool {
-        let owner = self.placement.owner(hash).map(|index| self.placement.placed()[index]);
-        owner.is_some_and(|owner| after.in_sight.get(&owner.member.id) != Some(&owner.incarnation))
+        let owner = self.placement.owner(hash).map(|index| self.placement.placed()[index].life());
+        owner.is_some_and(|owner| !after.sees(owner))
+    }
+
+    /// Whether this life of a node is in the view.
+    pub(crate) fn sees(&self, life: Life) -> bool {
+        self.in_sight.get(&life.id) == Some(&life.incarnation)
     }
 
     /// Whether a node owns keys.
@@ -363,20 +368,14 @@ impl Node {
     /// Those of the lives that another node has lost sight of that went on, as far as is known here.
     pub(crate) fn heard_later(&self, lost: &[OutOfSight]) -> Vec<Life> {
         let topology = self.topology();
-        let heard_at = |(id, incarnation): Life| {
-            let link =
-                topology.link(NodeId(id)).filter(|link| topology.in_sight.get(&link.id()) == Some(&incarnation))?;
-            link.heard_at()
-        };
+        let heard_at = |life: Life| topology.link(life.id).filter(|_| topology.sees(life))?.heard_at();
         self.partings.heard_later(lost, heard_at, self.clock.now())
     }
 
     fn note_parted(&self, before: &Topology, after: &Topology) {
         let parted = before.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Draining);
-        let parted = parted.map(|peer| (NodeId::of(&peer.name), peer.incarnation));
-        let parted = parted.filter(|(id, incarnation)| after.in_sight.get(id) != Some(incarnation));
-        let parted =
-            parted.map(|(id, incarnation)| ((id.0, incarnation), before.link(id).and_then(|link| link.heard_at())));
+        let parted = parted.map(life_of).filter(|life| !after.sees(*life));
+        let parted = parted.map(|life| (life, before.link(life.id).and_then(|link| link.heard_at())));
         self.partings.note(parted, after.placement.seq(), self.clock.now());
     }
 
@@ -387,11 +386,10 @@ impl Node {
             return;
         }
         let met = after.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Joining);
-        let met = met.map(|peer| (NodeId::of(&peer.name), peer.incarnation));
-        for (id, incarnation) in met.filter(|(id, incarnation)| before.in_sight.get(id) != Some(incarnation)) {
-            let apart = now.since(self.began).min(age_of(incarnation));
+        for life in met.map(life_of).filter(|life| !before.sees(*life)) {
+            let apart = now.since(self.began).min(age_of(life.incarnation));
             if apart > VIEWS_DIFFER_MAX {
-                self.partings.note_stranger((id.0, incarnation), apart, &after.in_sight, now);
+                self.partings.note_stranger(life, apart, &after.in_sight, now);
             }
         }
     }
@@ -452,6 +450,10 @@ impl Node {
             }
         }
     }
+}
+
+fn life_of(peer: &Peer) -> Life {
+    Life { id: NodeId::of(&peer.name), incarnation: peer.incarnation }
 }
 
 /// How long a life has lasted, as far as the clocks of two machines agree.

@@ -22,8 +22,12 @@ pub(crate) const VIEWS_DIFFER_MAX: Duration = Duration::from_secs(10);
 /// A death is noticed everywhere within this.
 const NOTICED_WITHIN: Duration = Duration::from_secs(5);
 
-/// One life of a node, by id and incarnation.
-pub(crate) type Life = (u64, u64);
+/// One life of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Life {
+    pub(crate) id: NodeId,
+    pub(crate) incarnation: u64,
+}
 
 /// A life of a node, and how long ago it was lost sight of: what it has written since then may be missing here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +52,10 @@ struct Gone {
 }
 
 impl Gone {
+    fn life(&self, id: NodeId) -> Life {
+        Life { id, incarnation: self.incarnation }
+    }
+
     fn is_remembered(&self, now: Moment) -> bool {
         now.since(self.at) < REMEMBERED && self.told_at.is_none_or(|at| now.since(at) < TOLD_REMEMBERED)
     }
@@ -56,9 +64,13 @@ impl Gone {
 /// Who is in sight, with their incarnations.
 pub(crate) type InSight = BTreeMap<NodeId, u64>;
 
+pub(crate) fn lives(in_sight: &InSight) -> impl Iterator<Item = Life> {
+    in_sight.iter().map(|(id, incarnation)| Life { id: *id, incarnation: *incarnation })
+}
+
 /// Whether this life of a node is over: a later one is in sight.
-pub(crate) fn has_ended((id, incarnation): Life, in_sight: &InSight) -> bool {
-    in_sight.get(&NodeId(id)).is_some_and(|known| *known > incarnation)
+pub(crate) fn has_ended(life: Life, in_sight: &InSight) -> bool {
+    in_sight.get(&life.id).is_some_and(|known| *known > life.incarnation)
 }
 
 #[derive(Default)]
@@ -97,13 +109,13 @@ impl Partings {
     pub(crate) fn note(&self, gone: impl Iterator<Item = (Life, Option<Moment>)>, view_seq: u32, now: Moment) {
         let mut partings = self.gone.lock();
         partings.retain(|_, gone| gone.is_remembered(now));
-        for ((id, incarnation), heard_at) in gone {
+        for (Life { id, incarnation }, heard_at) in gone {
             let anew = Gone { incarnation, at: now, view_seq, heard_at, told_at: None, cleared_at: now };
             // It was back for a moment, and did not hear then what it had missed.
-            let known = partings.get(&NodeId(id)).filter(|known| known.incarnation == incarnation);
+            let known = partings.get(&id).filter(|known| known.incarnation == incarnation);
             let untold = known.filter(|known| known.told_at.is_none());
             let gone = untold.map_or(anew, |untold| Gone { heard_at: heard_at.or(untold.heard_at), ..*untold });
-            partings.insert(NodeId(id), gone);
+            partings.insert(id, gone);
         }
     }
 
@@ -114,15 +126,22 @@ impl Partings {
 
     /// This life is met only now, and has gone on out of sight for so long. Or longer: it may have met, from its beginning on, who had
     /// been out of sight before.
-    pub(crate) fn note_stranger(&self, (id, incarnation): Life, apart: Duration, in_sight: &InSight, now: Moment) {
-        let first_lost = self.first_that_may_have_met(NodeId(id), in_sight, now);
+    pub(crate) fn note_stranger(
+        &self,
+        Life { id, incarnation }: Life,
+        apart: Duration,
+        in_sight: &InSight,
+        now: Moment,
+    ) {
+        let first_lost = self.first_that_may_have_met(id, in_sight, now);
         let at = first_lost.map_or(now.before(apart), |first| first.min(now.before(apart)));
         let view_seq = self.views.lock().first_since(at.before(VIEWS_DIFFER_MAX));
         let mut partings = self.gone.lock();
-        let is_known = partings.get(&NodeId(id)).is_some_and(|gone| gone.incarnation == incarnation);
+        let known = partings.get(&id).filter(|gone| gone.is_remembered(now));
+        let is_known = known.is_some_and(|gone| gone.incarnation == incarnation);
         if !is_known {
             let gone = Gone { incarnation, at, view_seq, heard_at: None, told_at: None, cleared_at: at };
-            partings.insert(NodeId(id), gone);
+            partings.insert(id, gone);
         }
     }
 
@@ -147,8 +166,8 @@ impl Partings {
     pub(crate) fn met_since(&self, at: Moment, in_sight: &InSight) -> Vec<Life> {
         let since = at.before(VIEWS_DIFFER_MAX);
         let partings = self.gone.lock();
-        let lost = partings.iter().filter(|(_, gone)| gone.at >= since).map(|(id, gone)| (id.0, gone.incarnation));
-        in_sight.iter().map(|(id, incarnation)| (id.0, *incarnation)).chain(lost).collect()
+        let lost = partings.iter().filter(|(_, gone)| gone.at >= since).map(|(id, gone)| gone.life(*id));
+        lives(in_sight).chain(lost).collect()
     }
 
     /// When the first of those was lost sight of who are, or were, out of sight.
@@ -171,7 +190,7 @@ impl Partings {
     pub(crate) fn first_that_may_have_met(&self, id: NodeId, in_sight: &InSight, now: Moment) -> Option<Moment> {
         let partings = self.gone.lock();
         let may_have_met = |(gone_id, gone): &(&NodeId, &Gone)| {
-            gone.is_remembered(now) && (**gone_id == id || !has_ended((gone_id.0, gone.incarnation), in_sight))
+            gone.is_remembered(now) && (**gone_id == id || !has_ended(gone.life(**gone_id), in_sight))
         };
         partings.iter().filter(may_have_met).map(|(_, gone)| gone.at).min()
     }
@@ -181,10 +200,8 @@ impl Partings {
         let partings = self.gone.lock();
         let is_it =
             |(id, gone): &(&NodeId, &Gone)| gone.is_remembered(now) && in_sight.get(id) != Some(&gone.incarnation);
-        let out_of_sight = |(id, gone): (&NodeId, &Gone)| OutOfSight {
-            life: (id.0, gone.incarnation),
-            age: now.since(gone.cleared_at),
-        };
+        let out_of_sight =
+            |(id, gone): (&NodeId, &Gone)| OutOfSight { life: gone.life(*id), age: now.since(gone.cleared_at) };
         partings.iter().filter(is_it).map(out_of_sight).collect()
     }
 
@@ -203,7 +220,7 @@ impl Partings {
     ) -> Vec<Life> {
         let partings = self.gone.lock();
         let heard_later = |lost: &&OutOfSight| {
-            let gone = partings.get(&NodeId(lost.life.0)).filter(|gone| gone.incarnation == lost.life.1);
+            let gone = partings.get(&lost.life.id).filter(|gone| gone.incarnation == lost.life.incarnation);
             let heard_at = heard_at(lost.life).or(gone.and_then(|gone| gone.heard_at));
             heard_at.is_some_and(|at| now.since(at) + NOTICED_WITHIN < lost.age)
         };
@@ -218,6 +235,10 @@ mod tests {
     const A: NodeId = NodeId(1);
     const B: NodeId = NodeId(2);
 
+    fn life(id: u64, incarnation: u64) -> Life {
+        Life { id: NodeId(id), incarnation }
+    }
+
     fn at(seconds: u64) -> Moment {
         Moment(1_000_000).after(Duration::from_secs(seconds))
     }
@@ -225,8 +246,8 @@ mod tests {
     /// A and B were lost sight of at 10 and 12 s.
     fn partings() -> Partings {
         let partings = Partings::default();
-        partings.note([((1, 5), Some(at(10)))].into_iter(), 3, at(10));
-        partings.note([((2, 7), None)].into_iter(), 4, at(12));
+        partings.note([(life(1, 5), Some(at(10)))].into_iter(), 3, at(10));
+        partings.note([(life(2, 7), None)].into_iter(), 4, at(12));
         partings
     }
 
@@ -249,8 +270,8 @@ mod tests {
     #[test]
     fn who_may_know_of_writes_is_in_sight_or_was_lost_at_about_that_time_or_later() {
         let partings = partings();
-        assert_eq!(partings.met_since(at(20), &in_sight(&[(NodeId(3), 1)])), [(3, 1), (1, 5), (2, 7)]);
-        assert_eq!(partings.met_since(at(21), &in_sight(&[])), [(2, 7)]);
+        assert_eq!(partings.met_since(at(20), &in_sight(&[(NodeId(3), 1)])), [life(3, 1), life(1, 5), life(2, 7)]);
+        assert_eq!(partings.met_since(at(21), &in_sight(&[])), [life(2, 7)]);
     }
 
     #[test]
@@ -258,7 +279,7 @@ mod tests {
         let partings = partings();
         assert_eq!(partings.first_view_without(&in_sight(&[(A, 6)]), at(100)), None);
         assert_eq!(partings.first_view_without(&in_sight(&[(B, 7)]), at(100)), Some(3), "A may be back in a moment");
-        partings.note([((2, 8), None)].into_iter(), 9, at(60));
+        partings.note([(life(2, 8), None)].into_iter(), 9, at(60));
         assert_eq!(partings.first_view_without(&in_sight(&[(B, 8)]), at(100)), Some(9), "A is gone for another reason");
     }
 
@@ -269,24 +290,31 @@ mod tests {
             partings.note_view(seq, at(seconds));
         }
         let seen = in_sight(&[(A, 5), (B, 8)]);
-        partings.note_stranger((1, 5), Duration::from_secs(50), &seen, at(100));
+        partings.note_stranger(life(1, 5), Duration::from_secs(50), &seen, at(100));
         assert_eq!(partings.at(A, &seen, at(100)), Some(at(50)));
         assert_eq!(partings.first_view_without(&seen, at(100)), Some(2), "views differ for a while");
-        partings.note([((2, 7), None)].into_iter(), 2, at(40));
-        partings.note_stranger((2, 8), Duration::from_secs(20), &seen, at(100));
+        partings.note([(life(2, 7), None)].into_iter(), 2, at(40));
+        partings.note_stranger(life(2, 8), Duration::from_secs(20), &seen, at(100));
         assert_eq!(partings.at(B, &seen, at(100)), Some(at(40)), "it may have followed upon itself");
         partings.note_told(A, at(101));
-        partings.note_stranger((1, 5), Duration::from_secs(51), &seen, at(102));
+        partings.note_stranger(life(1, 5), Duration::from_secs(51), &seen, at(102));
         assert!(partings.is_told(A), "the same life");
+        let later = at(150).after(REMEMBERED);
+        partings.note_stranger(life(1, 5), Duration::from_secs(60), &seen, later);
+        assert_eq!(
+            partings.at(A, &seen, later),
+            Some(later.before(Duration::from_secs(60))),
+            "the cut was longer than one remembers"
+        );
     }
 
     #[test]
     fn who_is_lost_again_before_it_was_told_has_missed_all_since_the_first_time() {
         let partings = partings();
-        partings.note([((1, 5), Some(at(21)))].into_iter(), 9, at(30));
+        partings.note([(life(1, 5), Some(at(21)))].into_iter(), 9, at(30));
         assert_eq!(partings.at(A, &in_sight(&[(A, 5)]), at(100)), Some(at(10)));
         partings.note_told(A, at(100));
-        partings.note([((1, 5), None)].into_iter(), 11, at(105));
+        partings.note([(life(1, 5), None)].into_iter(), 11, at(105));
         assert_eq!(partings.at(A, &in_sight(&[(A, 5)]), at(110)), Some(at(105)));
     }
 
@@ -303,17 +331,17 @@ mod tests {
     fn who_was_heard_well_after_it_had_been_lost_elsewhere_lived_on() {
         let (here, there) = (partings(), partings());
         let lost = here.out_of_sight(&in_sight(&[(B, 7)]), at(100));
-        assert_eq!(lost, [OutOfSight { life: (1, 5), age: Duration::from_secs(90) }]);
+        assert_eq!(lost, [OutOfSight { life: life(1, 5), age: Duration::from_secs(90) }]);
         let heard_later = |there: &Partings| there.heard_later(&lost, |_| None, at(100));
         assert_eq!(heard_later(&there), [], "at the same time");
         let in_sight_of_it =
-            |seconds| there.heard_later(&lost, |life| (life == (1, 5)).then_some(at(seconds)), at(100));
-        assert_eq!((in_sight_of_it(15), in_sight_of_it(16)), (vec![], vec![(1, 5)]));
-        there.note([((1, 5), None)].into_iter(), 9, at(90));
+            |seconds| there.heard_later(&lost, |heard| (heard == life(1, 5)).then_some(at(seconds)), at(100));
+        assert_eq!((in_sight_of_it(15), in_sight_of_it(16)), (vec![], vec![life(1, 5)]));
+        there.note([(life(1, 5), None)].into_iter(), 9, at(90));
         assert_eq!(heard_later(&there), [], "it may have been dead for long, and nobody had said so");
-        there.note([((1, 5), Some(at(16)))].into_iter(), 9, at(90));
-        assert_eq!(heard_later(&there), [(1, 5)]);
-        there.note([((1, 6), Some(at(16)))].into_iter(), 9, at(90));
+        there.note([(life(1, 5), Some(at(16)))].into_iter(), 9, at(90));
+        assert_eq!(heard_later(&there), [life(1, 5)]);
+        there.note([(life(1, 6), Some(at(16)))].into_iter(), 9, at(90));
         assert_eq!(heard_later(&there), [], "another life");
         here.note_cleared(at(99));
         let [later] = here.out_of_sight(&in_sight(&[(B, 7)]), at(100))[..] else { panic!("one is out of sight") };

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::net::Moment;
+use crate::partings::Life;
 use crate::ring::{Member, NodeId, Ring, SLOTS, Slot as SlotNumber};
 
 /// How far back changes are remembered, and so the longest lease.
@@ -21,6 +22,12 @@ pub(crate) struct Placed {
     pub(crate) member: Member,
     /// A restarted node is a new owner: it no longer knows what it had promised.
     pub(crate) incarnation: u64,
+}
+
+impl Placed {
+    pub(crate) fn life(&self) -> Life {
+        Life { id: self.member.id, incarnation: self.incarnation }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -72,7 +79,7 @@ impl Placement {
             let owner = ring.owner_of_slot(SlotNumber(slot)).and_then(index_of);
             let owner_before = self.placed.get(usize::from(before.owner));
             let index = owner.map_or(NOBODY, |index| index as u16);
-            if owner.map(|index| identity(&placed[index])) == owner_before.map(identity) {
+            if owner.map(|index| placed[index].life()) == owner_before.map(Placed::life) {
                 return Slot { owner: index, ..*before };
             }
             let former = owner_before.map_or(NOBODY, |owner| index_among(&mut formers, owner.member.id));
@@ -205,10 +212,6 @@ fn bits(flags: impl Iterator<Item = bool>) -> Vec<u8> {
 pub(crate) fn is_among(slots: &[u8], hash: u64) -> bool {
     let slot = usize::from(Ring::slot_of(hash).0);
     slots.get(slot / 8).is_some_and(|byte| byte & 1 << (slot % 8) != 0)
-}
-
-fn identity(placed: &Placed) -> (NodeId, u64) {
-    (placed.member.id, placed.incarnation)
 }
 
 #[cfg(test)]

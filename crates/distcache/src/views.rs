@@ -1,6 +1,6 @@
 //! The views of the cluster as this node takes them, one after the other: what each of them sets off, and in which order.
 //!
-//! Knows no keys. The invariant: one task takes views, and a node that is back is in doubt before the view counts in which it is.
+//! Knows no keys. The invariant: one task takes views until the node stops, and a node that is back is in doubt before the view counts in which it is.
 
 use std::sync::Arc;
 
@@ -50,7 +50,10 @@ async fn follow(node: Arc<Node>, cluster: Cluster, keyspaces: Arc<Keyspaces>, mu
         }
         let before = node.adopt(view.peers.clone());
         keyspaces.follow(&before);
-        missed_in.take_if(|view| !node.is_in_doubt() || keyspaces.tell_doubt(view));
+        let is_told = missed_in.as_ref().is_some_and(|view| !node.is_in_doubt() || keyspaces.tell_doubt(view));
+        if is_told {
+            missed_in = None;
+        }
         heal::remind(&node, &before);
         heal::ask_newcomers(&node, &before);
     }

@@ -60,10 +60,10 @@ fn copies_leave_with_the_slot() {
 
 #[test]
 fn who_loses_a_slot_says_what_it_wrote() {
-    is_needed(Rule::LogAtViewChange, Scenario::PARTED);
+    is_needed(Rule::TellTheNext, Scenario::PARTED);
 }
 
 #[test]
 fn a_handed_over_entry_is_refused_once_the_key_was_written() {
-    is_needed(Rule::HandoverFence, Scenario::HANDOVER);
+    is_needed(Rule::HandOverFence, Scenario::HAND_OVER);
 }

@@ -41,10 +41,10 @@ fn what_two_owners_wrote_holds_once_the_nodes_agree() {
 
 #[test]
 fn an_entry_that_is_handed_over_brings_no_old_value_back() {
-    hold(Scenario::HANDOVER, 205_000);
+    hold(Scenario::HAND_OVER, 205_000);
 }
 
 #[test]
-fn a_crash_amid_a_handover_between_two_owners_breaks_nothing() {
+fn a_crash_amid_a_hand_over_between_two_owners_breaks_nothing() {
     hold(Scenario::EVERYTHING, 680_000);
 }

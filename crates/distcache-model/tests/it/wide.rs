@@ -14,8 +14,8 @@ fn two_writes_and_a_crash_keep_the_promise() {
 
 #[test]
 #[ignore = "minutes and gigabytes"]
-fn two_writes_and_a_handover_keep_the_promise() {
-    hold(Scenario { writes: 2, ..Scenario::HANDOVER }, 5_000_000);
+fn two_writes_and_a_hand_over_keep_the_promise() {
+    hold(Scenario { writes: 2, ..Scenario::HAND_OVER }, 5_000_000);
 }
 
 #[test]

@@ -11,8 +11,9 @@ use futures_util::future::{join, join_all};
 use tokio::time::Instant;
 use tracing::Instrument;
 
+use super::ask::{After, Route};
 use super::load::Purpose;
-use super::{After, Begun, Core, Route, entry_of, origin_of};
+use super::{Begun, Core, entry_of, origin_of};
 use crate::error::{Error, PeerFailure};
 use crate::flight::{Failure, Flights, Ticket, Waiter};
 use crate::peer::link::Link;

@@ -184,12 +184,7 @@ impl Core {
         });
         let keyspace = Named { generation, ..self.named() };
         let request = Request::HandOver { keyspace, entries: entries.collect() };
-        let taken = |response: Response<'_>| match response {
-            Response::Done => Some(Ok(())),
-            Response::Refused(error) => Some(Err(error)),
-            _ => None,
-        };
-        link.call(request, HAND_OVER_WAIT, taken).await?
+        link.call_done(request, HAND_OVER_WAIT).await
     }
 
     /// Takes over what it may; an error says that nothing of it is ours, or that nothing is taken from this sender.

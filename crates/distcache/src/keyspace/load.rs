@@ -1,6 +1,6 @@
 //! Asking the source: one load per key, in a task of the engine, whatever its callers do.
 //!
-//! Knows neither peers nor who asked. The invariants: a source that panics, hangs or fails gives its callers a typed error and
+//! Knows no connections and not who asked. The invariants: a source that panics, hangs or fails gives its callers a typed error and
 //! frees the key; what a load brings is kept only if nothing was written, cleared or moved to another owner since it began.
 
 use std::sync::Arc;
@@ -16,9 +16,7 @@ use crate::error::{Error, Overload};
 use crate::expiry::{self, Grace, Times};
 use crate::flight::{Failure, Landed, Outcome, Ticket};
 use crate::net;
-use crate::node::Owner;
 use crate::promise::Rule;
-use crate::ring::NodeId;
 use crate::source::Fetched;
 use crate::spec::{Entry, Origin};
 use crate::stats::Count;
@@ -304,44 +302,6 @@ impl Core {
             }
             _ => false,
         }
-    }
-}
-
-impl Core {
-    /// Before they begin: their owner may be reached again before they end. What an owner is asked for that is reached, and would not
-    /// answer, is not kept: it does not know that it is here.
-    fn note_fallbacks(&self, tickets: &[Ticket], purpose: Purpose) -> Purpose {
-        if purpose != Purpose::Fallback {
-            return purpose;
-        }
-        let topology = self.node.topology();
-        let owners = tickets.iter().filter_map(|ticket| match topology.owner(ticket.hash()) {
-            Owner::Peer(link) => Some((ticket.hash(), link)),
-            Owner::Me | Owner::Nobody => None,
-        });
-        let owners: Vec<_> = owners.collect();
-        let mut fallbacks = self.fallbacks.lock();
-        owners.iter().for_each(|(hash, link)| fallbacks.entry(link.id()).or_default().push(*hash));
-        drop(fallbacks);
-        // Last: a connection that is made from now on finds them.
-        match owners.iter().any(|(_, link)| link.stands()) {
-            true => Purpose::FallbackUnkept,
-            false => Purpose::Fallback,
-        }
-    }
-
-    /// The owner is reached again: it is asked from now on, and writes there would not be told to this node.
-    pub(crate) fn drop_fallbacks(&self, owner: NodeId) {
-        let fallbacks = self.fallbacks.lock().remove(&owner).unwrap_or_default();
-        fallbacks.into_iter().for_each(|hash| self.drop_copy(hash));
-    }
-
-    /// Forgets copies whose lease has run out anyway: there are no more of them than loads within one.
-    pub(super) fn sweep_fallbacks(&self) {
-        self.fallbacks.lock().retain(|_, hashes| {
-            hashes.retain(|hash| self.loads.is_under_way(*hash) || self.store.holds(Holding::Hot, *hash));
-            !hashes.is_empty()
-        });
     }
 }
 

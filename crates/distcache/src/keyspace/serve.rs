@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Core;
-use super::write::{Change, Write};
+use super::write::{Effect, Write};
 use crate::builder::TIMEOUT_MAX;
 use crate::error::Error;
 use crate::flight::{Failure, Landed, Outcome};
@@ -240,7 +240,7 @@ impl Core {
         self.advance(generation);
         let writes = entries.iter().map(|entry| {
             self.check_value(entry.value.len())?;
-            Ok((entry.key, Change::Put { value: entry.value, ttl: entry.ttl }))
+            Ok((entry.key, Effect::Put { value: entry.value, ttl: entry.ttl }))
         });
         self.serve_writes(writes.collect()).await
     }
@@ -252,12 +252,12 @@ impl Core {
         hold: Duration,
     ) -> Vec<Option<Error>> {
         self.advance(generation);
-        let change = Change::Delete { hold: hold.min(TIMEOUT_MAX) };
+        let change = Effect::Delete { hold: hold.min(TIMEOUT_MAX) };
         self.serve_writes(keys.iter().map(|key| Ok((*key, change))).collect()).await
     }
 
     /// Writes what passes this node's own limits, which the sender's need not be.
-    async fn serve_writes(self: &Arc<Self>, writes: Vec<Result<(&str, Change<'_>), Error>>) -> Vec<Option<Error>> {
+    async fn serve_writes(self: &Arc<Self>, writes: Vec<Result<(&str, Effect<'_>), Error>>) -> Vec<Option<Error>> {
         let checked = writes.into_iter().map(|write| {
             let (key, change) = write?;
             self.check(key)?;
@@ -301,25 +301,6 @@ impl Core {
             self.drop_copy(hash);
         } else {
             self.store.remove_hash(Holding::Hot, hash);
-        }
-    }
-
-    /// Loads anew, so what a last owner still has does not do.
-    pub(crate) async fn serve_refresh(self: &Arc<Self>, generation: u64, key: &str, deadline: Duration) -> Served {
-        self.advance(generation);
-        if let Err(error) = self.check(key) {
-            return Served::Failed(error);
-        }
-        let hash = self.hash(key);
-        if !self.node.topology().owns(hash) {
-            return Served::NotOwner;
-        }
-        match self.refresh_within(hash, key, deadline.min(self.fetch_deadline())).await {
-            Ok(entry) => {
-                Served::Landed { landed: Landed { entry, version: 0, leasable: false }, lease: Duration::ZERO }
-            }
-            Err(Error::NotFound) => Served::NotFound,
-            Err(error) => Served::Failed(error),
         }
     }
 }

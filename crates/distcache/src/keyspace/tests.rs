@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::cluster::PeerState;
 use crate::error::Overload;
+use crate::flight::Failure;
 use crate::keyspaces::Keyspaces;
 use crate::limits::Limits;
 use crate::net::{Clock, TcpListener};

@@ -11,14 +11,15 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 
+use super::Core;
+use super::ask::Route;
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
-use super::{Core, Route};
 use crate::expiry::Phase;
 use crate::hotkeys::HotKey;
 use crate::net::Moment;
 use crate::node::{Owner, Topology};
 use crate::peer::link::Link;
-use crate::peer::wire::{Request, Response};
+use crate::peer::wire::Request;
 use crate::stats::Count;
 use crate::store::Look;
 
@@ -96,9 +97,8 @@ impl Core {
     async fn send_offer(&self, link: Arc<Link>, keys: Vec<String>) {
         let keys = keys.iter().map(String::as_str).collect();
         let request = Request::Warm { keyspace: self.named(), keys };
-        let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
         // Who does not hear of it begins cold, and knows soon what is read.
-        if let Err(error) = link.call(request, OFFER_WAIT, done).await {
+        if let Err(error) = link.call_done(request, OFFER_WAIT).await {
             tracing::debug!(keyspace = self.name, peer = link.name(), %error, "the hot keys were not named to their new owner");
         }
     }

@@ -217,7 +217,7 @@ fn serve_seeds() -> Vec<Seed> {
         seed("hand-over", &[Request::HandOver { keyspace, entries: vec![handed_over] }, get("a")]),
         seed(
             "tell",
-            &[get("a"), Request::Tell { keyspace, told }, Request::Part { lost: Vec::new() }, Request::Missed],
+            &[get("a"), Request::Tell { keyspace, told }, Request::Part { out_of_sight: Vec::new() }, Request::Missed],
         ),
         seed("drop-copies", &[get("a"), Request::DropCopies { keyspace, slots: &[0xFF; 9] }, get("a")]),
         seed("registry", &[Request::Registry(&[0]), Request::Ping, Request::Cancel]),

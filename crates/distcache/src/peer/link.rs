@@ -186,6 +186,16 @@ impl Link {
         }
     }
 
+    /// The same for what is answered by its being done: an error says that it was refused, or not heard.
+    pub(crate) async fn call_done(self: &Arc<Self>, request: Request<'_>, limit: Duration) -> Result<(), Error> {
+        let done = |response: Response<'_>| match response {
+            Response::Done => Some(Ok(())),
+            Response::Refused(error) => Some(Err(error)),
+            _ => None,
+        };
+        self.call(request, limit, done).await?
+    }
+
     fn is_ejected(&self) -> bool {
         self.ejected.load(Relaxed)
     }

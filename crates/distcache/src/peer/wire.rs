@@ -95,7 +95,7 @@ pub(crate) enum Request<'a> {
     /// Whether the asker owns keys in this node's view; and, of those that it owns, all that was written here.
     Part {
         /// Of whom the asker has lost sight.
-        lost: Vec<partings::OutOfSight>,
+        out_of_sight: Vec<partings::OutOfSight>,
     },
     /// The receiver had been out of the sender's sight, and may not have heard that it was missed.
     Missed,
@@ -311,7 +311,7 @@ impl Request<'_> {
                 keyspace.encode(out);
                 put_bytes(out, slots);
             }),
-            Self::Part { lost } => frame(out, op::PART, id, |out| moving::put_lost(out, lost)),
+            Self::Part { out_of_sight } => frame(out, op::PART, id, |out| moving::put_out_of_sight(out, out_of_sight)),
             Self::Missed => frame(out, op::MISSED, id, |_| ()),
             Self::Warm { keyspace, keys } => frame(out, op::WARM, id, |out| put_keys(out, keyspace, keys)),
             Self::Refresh { keyspace, key, deadline } => frame(out, op::REFRESH, id, |out| {
@@ -363,7 +363,7 @@ impl<'a> Request<'a> {
             op::HAND_OVER => Self::HandOver { keyspace: input.named()?, entries: input.list(HandedOver::decode)? },
             op::TELL => Self::Tell { keyspace: input.named()?, told: Told::decode(&mut input)? },
             op::DROP_COPIES => Self::DropCopies { keyspace: input.named()?, slots: input.bytes()? },
-            op::PART => Self::Part { lost: moving::lost(&mut input)? },
+            op::PART => Self::Part { out_of_sight: moving::out_of_sight(&mut input)? },
             op::MISSED => Self::Missed,
             op::WARM => Self::Warm { keyspace: input.named()?, keys: input.list(Input::text)? },
             op::REFRESH => {

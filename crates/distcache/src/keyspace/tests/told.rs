@@ -2,7 +2,8 @@
 
 use super::messages::Calm;
 use super::*;
-use crate::peer::wire::{Lost, Request, Response, Told, ToldChange};
+use crate::partings::Life;
+use crate::peer::wire::{Lost, Request, Told, ToldChange};
 use crate::ring::SLOTS;
 
 const TELLER: NodeId = NodeId(7);
@@ -27,9 +28,9 @@ async fn what_is_older_than_a_write_elsewhere_is_dropped_and_what_is_younger_sta
     let source = Counting::default();
     let a = owner(&source).await;
     get(&a, "k").await.unwrap();
-    a.core.serve_told(0, TELLER, &told(&a, "k", Duration::from_secs(60), Duration::ZERO)).await.unwrap();
+    a.core.serve_told(TELLER, 0, &told(&a, "k", Duration::from_secs(60), Duration::ZERO)).await.unwrap();
     assert!(a.core.lookup("k").is_some(), "loaded after the write");
-    a.core.serve_told(0, TELLER, &told(&a, "k", Duration::ZERO, Duration::ZERO)).await.unwrap();
+    a.core.serve_told(TELLER, 0, &told(&a, "k", Duration::ZERO, Duration::ZERO)).await.unwrap();
     assert!(a.core.lookup("k").is_none());
     assert_eq!(a.core.stats().changes_heard, 2);
 }
@@ -38,7 +39,7 @@ async fn what_is_older_than_a_write_elsewhere_is_dropped_and_what_is_younger_sta
 async fn a_hold_that_is_told_holds_here() {
     let source = Counting::default();
     let a = owner(&source).await;
-    a.core.serve_told(0, TELLER, &told(&a, "k", Duration::ZERO, Duration::from_secs(60))).await.unwrap();
+    a.core.serve_told(TELLER, 0, &told(&a, "k", Duration::ZERO, Duration::from_secs(60))).await.unwrap();
     get(&a, "k").await.unwrap();
     assert!(a.core.lookup("k").is_none(), "answered, and not kept");
 }
@@ -51,7 +52,7 @@ async fn who_does_not_own_what_it_is_told_says_so_and_drops_it_all_the_same() {
     let b = puppet("b", &source).await;
     let to_b = peer("b", b.addr, PeerState::Ready, false);
     a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), to_b]);
-    let answer = a.core.serve_told(0, TELLER, &told(&a, "k", Duration::ZERO, Duration::ZERO)).await;
+    let answer = a.core.serve_told(TELLER, 0, &told(&a, "k", Duration::ZERO, Duration::ZERO)).await;
     assert!(matches!(answer, Err(Error::NotOwner { .. })), "{answer:?}");
     assert!(a.core.look_at_departed(a.core.hash("k"), "k").is_none(), "nor handed over");
 }
@@ -66,9 +67,9 @@ async fn what_the_log_has_lost_is_a_doubt_about_all_that_is_older_in_the_slots_c
     let mut half = vec![0; SLOTS / 8];
     half[..SLOTS / 16].fill(0xFF);
     let doubt = |age| Told { changes: Vec::new(), lost: Some(Lost { age, slots: &half }) };
-    a.core.serve_told(0, TELLER, &doubt(Duration::from_secs(60))).await.unwrap();
+    a.core.serve_told(TELLER, 0, &doubt(Duration::from_secs(60))).await.unwrap();
     assert_eq!(a.core.stats().entries, 100, "all are younger");
-    a.core.serve_told(0, TELLER, &doubt(Duration::ZERO)).await.unwrap();
+    a.core.serve_told(TELLER, 0, &doubt(Duration::ZERO)).await.unwrap();
     let left = a.core.stats().entries;
     assert!((30..70).contains(&left), "{left}");
 }
@@ -82,7 +83,7 @@ async fn what_is_dropped_in_doubt_is_dropped_by_those_who_hold_it() {
     assert!(b.core.lookup("k").is_some());
     let all = vec![0xFF; SLOTS / 8];
     let doubt = Told { changes: Vec::new(), lost: Some(Lost { age: Duration::ZERO, slots: &all }) };
-    a.core.serve_told(0, TELLER, &doubt).await.unwrap();
+    a.core.serve_told(TELLER, 0, &doubt).await.unwrap();
     assert!(b.core.lookup("k").is_none());
 }
 
@@ -343,7 +344,11 @@ async fn who_drops_all_it_owns_makes_those_drop_what_they_own_who_began_later() 
     }
     let entries = |puppet: &Puppet| puppet.core.stats().entries;
     assert!(entries(&b) > 0 && entries(&c) > 0);
-    a.node.partings.note([((7, 1), None)].into_iter(), 0, a.node.clock.now().before(Duration::from_secs(60)));
+    a.node.partings.note(
+        [(Life { id: NodeId(7), incarnation: 1 }, None)].into_iter(),
+        0,
+        a.node.clock.now().before(Duration::from_secs(60)),
+    );
     a.core.doubt_all();
     let dropped = async {
         while entries(&b) > 0 {
@@ -364,8 +369,7 @@ async fn who_is_back_and_does_not_ask_is_told_that_it_was_missed() {
     a.node.adopt(vec![alive("a", a.addr, PeerState::Ready, true), alive("b", b.addr, PeerState::Draining, false)]);
     b.node.adopt(vec![to_a.clone(), me.clone()]);
     let link = b.node.topology().link(NodeId::of("a")).unwrap().clone();
-    let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
-    link.call(Request::Missed, Duration::from_secs(2), done).await.unwrap();
+    link.call_done(Request::Missed, Duration::from_secs(2)).await.unwrap();
     let believed = tokio::time::timeout(Duration::from_millis(300), a.node.until_missed()).await;
     believed.expect_err("it has nothing to tell");
     b.node.adopt(vec![me.clone()]);
@@ -387,7 +391,7 @@ async fn who_was_out_of_sight_is_told_what_became_known_meanwhile_however_long_a
     let key = (0..).map(|n| format!("k{n}")).find(|key| !a.node.topology().owns(a.core.hash(key))).unwrap();
     b.node.adopt(vec![alive("a", a.addr, PeerState::Ready, false), alive("b", b.addr, PeerState::Ready, true)]);
     a.node.adopt(vec![me()]);
-    a.core.serve_told(0, TELLER, &told(&a, &key, Duration::from_secs(600), Duration::ZERO)).await.unwrap();
+    a.core.serve_told(TELLER, 0, &told(&a, &key, Duration::from_secs(600), Duration::ZERO)).await.unwrap();
     let before = a.node.adopt(vec![me(), to_b()]);
     a.core.tell_next_owners(&before);
     let heard = async {
@@ -407,7 +411,7 @@ async fn a_newcomer_that_has_met_who_was_taken_for_dead_makes_a_node_ask() {
         let me = alive("a", a.addr, PeerState::Ready, true);
         a.node.adopt(vec![me.clone()]);
         let long_ago = a.node.clock.now().before(Duration::from_secs(60));
-        a.node.partings.note([((NodeId::of(dead).0, 1), None)].into_iter(), 0, long_ago);
+        a.node.partings.note([(Life { id: NodeId::of(dead), incarnation: 1 }, None)].into_iter(), 0, long_ago);
         let c = puppet("c", &source).await;
         let seen = [("a", a.addr), ("c", c.addr)].map(|(name, addr)| alive(name, addr, PeerState::Ready, false));
         b.node.adopt(seen.into_iter().chain([alive("b", b.addr, PeerState::Ready, true)]).collect());
@@ -436,7 +440,7 @@ async fn a_next_owner_is_told_all_that_was_written_since_somebody_is_out_of_sigh
         a.node.adopt(vec![a_seen(PeerState::Ready, true), b_seen(PeerState::Draining, false)]);
         a.core.changes.note(a.core.hash("k"), ago(60), ago(60), a.core.view_seq());
         if is_parted {
-            a.node.partings.note([((7, 1), None)].into_iter(), 0, ago(90));
+            a.node.partings.note([(Life { id: NodeId(7), incarnation: 1 }, None)].into_iter(), 0, ago(90));
         }
         b.node.adopt(vec![a_seen(PeerState::Draining, false), b_seen(PeerState::Ready, true)]);
         let before = a.node.adopt(vec![a_seen(PeerState::Draining, true), b_seen(PeerState::Ready, false)]);

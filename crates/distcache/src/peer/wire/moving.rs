@@ -10,6 +10,7 @@ use bytes::{BufMut, BytesMut};
 use super::WireError;
 use super::fields::{Input, put_bytes, put_duration, put_lifetime, put_list, put_text};
 use crate::partings::{self, Life};
+use crate::ring::NodeId;
 
 /// An entry that its owner of before gives to its owner of now.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -104,29 +105,34 @@ impl<'a> Told<'a> {
     }
 }
 
-pub(super) fn put_lost(out: &mut BytesMut, lost: &[partings::OutOfSight]) {
-    put_list(out, lost, |out, lost| {
-        out.put_u64(lost.life.0);
-        out.put_u64(lost.life.1);
+pub(super) fn put_out_of_sight(out: &mut BytesMut, out_of_sight: &[partings::OutOfSight]) {
+    put_list(out, out_of_sight, |out, lost| {
+        put_life(out, lost.life);
         put_duration(out, lost.age);
     });
 }
 
-pub(super) fn lost(input: &mut Input<'_>) -> Result<Vec<partings::OutOfSight>, WireError> {
-    input.list(|input| Ok(partings::OutOfSight { life: (input.u64()?, input.u64()?), age: input.duration()? }))
+pub(super) fn out_of_sight(input: &mut Input<'_>) -> Result<Vec<partings::OutOfSight>, WireError> {
+    input.list(|input| Ok(partings::OutOfSight { life: life(input)?, age: input.duration()? }))
+}
+
+fn put_life(out: &mut BytesMut, life: Life) {
+    out.put_u64(life.id.0);
+    out.put_u64(life.incarnation);
+}
+
+fn life(input: &mut Input<'_>) -> Result<Life, WireError> {
+    Ok(Life { id: NodeId(input.u64()?), incarnation: input.u64()? })
 }
 
 impl Parted {
     pub(super) fn encode(&self, out: &mut BytesMut) {
         out.put_u8(self.places_you.into());
-        put_list(out, &self.met, |out, (id, incarnation)| {
-            out.put_u64(*id);
-            out.put_u64(*incarnation);
-        });
+        put_list(out, &self.met, |out, met| put_life(out, *met));
     }
 
     pub(super) fn decode(input: &mut Input<'_>) -> Result<Self, WireError> {
         let places_you = input.u8()? != 0;
-        Ok(Self { places_you, met: input.list(|input| Ok((input.u64()?, input.u64()?)))? })
+        Ok(Self { places_you, met: input.list(life)? })
     }
 }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::error::{Error, Overload, PeerFailure, Unreached};
 use crate::partings;
+use crate::ring::NodeId;
 use crate::source::SourceError;
 use crate::trace::Traceparent;
 
@@ -38,7 +39,9 @@ pub(super) fn requests() -> Vec<Request<'static>> {
         Request::Tell { keyspace: USERS, told: told(None) },
         Request::Tell { keyspace: USERS, told: told(Some(Lost { age: deadline, slots: &[1, 2, 3] })) },
         Request::DropCopies { keyspace: USERS, slots: &[1, 2, 3] },
-        Request::Part { lost: vec![partings::OutOfSight { life: (1, u64::MAX), age: Duration::from_millis(3) }] },
+        Request::Part {
+            out_of_sight: vec![partings::OutOfSight { life: life(1, u64::MAX), age: Duration::from_millis(3) }],
+        },
         Request::Missed,
         Request::Warm { keyspace: USERS, keys: vec!["a", "ключ"] },
         Request::Refresh { keyspace: USERS, key: "k", deadline },
@@ -46,6 +49,10 @@ pub(super) fn requests() -> Vec<Request<'static>> {
         Request::Cancel,
         Request::Ping,
     ]
+}
+
+fn life(id: u64, incarnation: u64) -> partings::Life {
+    partings::Life { id: NodeId(id), incarnation }
 }
 
 fn told(lost: Option<Lost<'static>>) -> Told<'static> {
@@ -104,7 +111,7 @@ pub(super) fn responses() -> Vec<Response<'static>> {
         Response::Written(vec![None, Some(Error::KeyEmpty)]),
         Response::Done,
         Response::Registry(b"state"),
-        Response::Parted(Parted { places_you: true, met: vec![(1, 2), (u64::MAX, 3)] }),
+        Response::Parted(Parted { places_you: true, met: vec![life(1, 2), life(u64::MAX, 3)] }),
         Response::Refused(Error::Shutdown),
     ];
     responses.push(Response::Many(errors().into_iter().map(Answer::Failed).collect()));

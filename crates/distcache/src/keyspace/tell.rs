@@ -13,16 +13,17 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::Core;
+use super::ask::Route;
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
-use super::{Core, Route};
 use crate::builder::TIMEOUT_MAX;
 use crate::changes::Change;
 use crate::error::Error;
 use crate::lease::Held;
 use crate::net::Moment;
-use crate::node::{INVALIDATION_WAIT, Owner, Topology};
+use crate::node::{INVALIDATION_WAIT, Node, Owner, Topology};
 use crate::peer::link::Link;
-use crate::peer::wire::{Lost, Request, Response, Told, ToldChange};
+use crate::peer::wire::{Lost, Request, Told, ToldChange};
 use crate::placement::is_among;
 use crate::promise::Rule;
 use crate::ring::NodeId;
@@ -49,6 +50,40 @@ struct Tidings {
     lost: Option<(Moment, Vec<u8>)>,
 }
 
+/// What a view brings: who owns keys now and may not have heard of all that was written of them.
+struct News<'t> {
+    before: &'t Topology,
+    topology: &'t Topology,
+    /// From when on each of the others may not have heard of what was known here.
+    apart_since: HashMap<NodeId, Moment>,
+    /// While somebody is out of sight all since then is told, so that the next owner does not take over from whom he meets what is
+    /// older.
+    first_parting: Option<Moment>,
+}
+
+impl<'t> News<'t> {
+    fn since(before: &'t Topology, topology: &'t Topology, node: &Node) -> Self {
+        let now = node.clock.now();
+        let apart_since = topology.links().map(|link| (link.id(), node.apart_since(before, link.id(), now)));
+        Self { before, topology, apart_since: apart_since.collect(), first_parting: node.first_parting(now) }
+    }
+
+    /// Whether the owner of the key may have heard from nobody. Whom this node meets only now may have owned it elsewhere, whoever
+    /// owned it here; and who is gone tells nothing.
+    fn may_be_unheard(&self, hash: u64, owner: &Link) -> bool {
+        let is_met_anew = self.before.in_sight.get(&owner.id()) != self.topology.in_sight.get(&owner.id());
+        self.before.owns(hash) || is_met_anew || self.before.owner_is_gone(hash, self.topology)
+    }
+
+    fn may_have_missed(&self, owner: &Link, change: &Change) -> bool {
+        self.first_parting.is_some_and(|first| change.known_at() >= first) || self.was_apart_at(owner, change)
+    }
+
+    fn was_apart_at(&self, owner: &Link, change: &Change) -> bool {
+        self.apart_since.get(&owner.id()).is_some_and(|since| change.known_at() >= *since)
+    }
+}
+
 impl Core {
     /// Slots may have changed hands since `before`: tells their next owners what was written here.
     pub(super) fn tell_next_owners(self: &Arc<Self>, before: &Topology) {
@@ -56,42 +91,38 @@ impl Core {
             return;
         }
         let topology = self.node.topology();
-        let (mut told, now) = (ByPeer::default(), self.node.clock.now());
-        let since: HashMap<_, _> =
-            topology.links().map(|link| (link.id(), self.node.apart_since(before, link.id(), now))).collect();
-        let may_have_missed =
-            |link: &Arc<Link>, change: &Change| since.get(&link.id()).is_some_and(|since| change.known_at() >= *since);
-        // While somebody is out of sight all of it is told, so that the next owner does not take over from whom he meets what is older.
-        let first_parting = self.node.first_parting(now);
-        let may_come_back = |change: &Change| first_parting.is_some_and(|first| change.known_at() >= first);
-        // Whom this node meets only now may have owned it elsewhere, whoever owned it here; and who is gone tells nobody.
-        let is_met_anew = |link: &Arc<Link>| before.in_sight.get(&link.id()) != topology.in_sight.get(&link.id());
-        let is_unheard = |hash, link| before.owns(hash) || is_met_anew(link) || before.owner_is_gone(hash, &topology);
+        let news = News::since(before, &topology, &self.node);
+        let mut told = self.changes_to_tell(&news);
+        told.extend(self.loss_to_tell(&news));
+        told.into_iter().for_each(|(link, tidings)| self.start_telling(link, tidings));
+    }
+
+    fn changes_to_tell(&self, news: &News<'_>) -> Vec<(Arc<Link>, Tidings)> {
         let left = self.changes.select(|hash, change| {
-            let Owner::Peer(link) = topology.owner(hash) else { return false };
-            is_unheard(hash, link) && (may_come_back(&change) || may_have_missed(link, &change))
+            let Owner::Peer(link) = news.topology.owner(hash) else { return false };
+            news.may_be_unheard(hash, link) && news.may_have_missed(link, &change)
         });
-        for (hash, at) in self.with_holds(left, |hash| before.owns(hash)) {
-            if let Owner::Peer(link) = topology.owner(hash) {
+        let mut told = ByPeer::default();
+        for (hash, at) in self.with_holds(left, |hash| news.before.owns(hash)) {
+            if let Owner::Peer(link) = news.topology.owner(hash) {
                 told.push(link, (hash, at));
             }
         }
-        let lost = self.changes.lost();
-        let lost = topology.links().filter_map(|link| {
-            let lost = lost.filter(|lost| may_have_missed(link, lost))?;
+        told.into_groups().map(|(link, changes)| (link, Tidings { changes, lost: None })).collect()
+    }
+
+    fn loss_to_tell(&self, news: &News<'_>) -> Vec<(Arc<Link>, Tidings)> {
+        let Some(lost) = self.changes.lost() else { return Vec::new() };
+        let placement = &news.topology.placement;
+        let told = news.topology.links().filter(|link| news.was_apart_at(link, &lost)).filter_map(|link| {
             let slots = match self.node.parted_at(link.id()).is_some() {
-                true => topology.placement.owned_by(link.id()),
-                false => topology.placement.passed(self.node.id, link.id(), topology.placement.seq()),
+                true => placement.owned_by(link.id()),
+                false => placement.passed(self.node.id, link.id(), placement.seq()),
             };
             let is_concerned = slots.iter().any(|byte| *byte != 0);
             is_concerned.then(|| (link.clone(), Tidings { changes: Vec::new(), lost: Some((lost.at, slots)) }))
         });
-        let lost: Vec<_> = lost.collect();
-        let changes = told.into_groups().map(|(link, changes)| (link, Tidings { changes, lost: None }));
-        for (link, tidings) in changes.chain(lost) {
-            let core = self.clone();
-            self.node.spawn_work(async move { core.tell(&link, tidings).await });
-        }
+        told.collect()
     }
 
     /// Tells a node that was taken for dead all that was written here of what it owns. `Ok`: it has confirmed.
@@ -111,6 +142,12 @@ impl Core {
         changes.sort_unstable();
         changes.dedup_by_key(|(hash, _)| *hash);
         changes
+    }
+
+    fn start_telling(self: &Arc<Self>, link: Arc<Link>, tidings: Tidings) {
+        let core = self.clone();
+        // Boxed: what its receiver does not own any more, it starts to tell others.
+        self.node.spawn_work(Box::pin(async move { core.tell(&link, tidings).await }));
     }
 
     /// Until the receiver confirms, or is not the owner any more.
@@ -146,10 +183,7 @@ impl Core {
                 Route::Me | Route::Nobody => {}
             }
         }
-        for (link, changes) in told.into_groups() {
-            let core = self.clone();
-            self.node.spawn_work(Box::pin(async move { core.tell(&link, Tidings { changes, lost: None }).await }));
-        }
+        told.into_groups().for_each(|(link, changes)| self.start_telling(link, Tidings { changes, lost: None }));
     }
 
     async fn send_tidings(&self, link: &Arc<Link>, tidings: &Tidings) -> Result<(), Error> {
@@ -171,12 +205,7 @@ impl Core {
             // Looked for among all that is stored: once is enough.
             let lost = lost.filter(|_| nth == 0);
             let request = Request::Tell { keyspace: self.named(), told: Told { changes, lost } };
-            let confirmed = |response: Response<'_>| match response {
-                Response::Done => Some(Ok(())),
-                Response::Refused(error) => Some(Err(error)),
-                _ => None,
-            };
-            match link.call(request, TELL_WAIT, confirmed).await? {
+            match link.call_done(request, TELL_WAIT).await {
                 // Nothing of it is there.
                 Err(Error::KeyspaceNotFound { .. }) => Ok(()),
                 answer => answer,
@@ -189,8 +218,8 @@ impl Core {
     /// node's in its own view: the teller looks at its view again, and one of the two views is about to change.
     pub(crate) async fn serve_told(
         self: &Arc<Self>,
-        generation: u64,
         from: NodeId,
+        generation: u64,
         told: &Told<'_>,
     ) -> Result<(), Error> {
         self.advance(generation);
@@ -240,19 +269,12 @@ impl Core {
         let links: Vec<_> = self.node.topology().links().cloned().collect();
         let told = links.iter().map(|link| async move {
             let request = Request::DropCopies { keyspace: self.named(), slots: lost.slots };
-            let done = |response: Response<'_>| matches!(response, Response::Done).then_some(());
             // Who does not answer runs into its leases.
-            if let Err(error) = link.call(request, INVALIDATION_WAIT, done).await {
+            if let Err(error) = link.call_done(request, INVALIDATION_WAIT).await {
                 tracing::debug!(keyspace = self.name, peer = link.name(), %error, "copies in doubt may be left");
             }
         });
         join_all(told).await;
-    }
-
-    /// Drops the copies of all keys whose hash is wanted, and lets go of what is being fetched of them.
-    pub(crate) async fn drop_copies(&self, is_wanted: impl Fn(u64) -> bool) {
-        self.fetches.detach_older(self.node.clock.now(), &is_wanted);
-        self.store.remove_copies(is_wanted, tokio::task::yield_now).await;
     }
 
     /// Passes on, to those who hold them by this node's leave, that these keys were written elsewhere. It goes no further.
@@ -287,9 +309,7 @@ impl Core {
         let topology = self.node.topology();
         for link in self.node.younger_than_first_parting(&topology) {
             let slots = topology.placement.owned_by(link.id());
-            let (core, link) = (self.clone(), link.clone());
-            let tidings = Tidings { changes: Vec::new(), lost: Some((now, slots)) };
-            self.node.spawn_work(async move { core.tell(&link, tidings).await });
+            self.start_telling(link.clone(), Tidings { changes: Vec::new(), lost: Some((now, slots)) });
         }
     }
 }
