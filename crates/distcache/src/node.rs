@@ -388,7 +388,9 @@ impl Node {
         let met = after.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Joining);
         for life in met.map(life_of).filter(|life| !before.sees(*life)) {
             let apart = now.since(self.began).min(age_of(life.incarnation));
-            if apart > VIEWS_DIFFER_MAX {
+            // Where somebody is out of sight, or it was itself in its last life, it may have begun on the other side of a cut.
+            let is_cut = self.partings.first_that_may_have_met(life.id, &after.in_sight, now).is_some();
+            if apart > if is_cut { MET_WITHIN } else { VIEWS_DIFFER_MAX } {
                 self.partings.note_stranger(life, apart, &after.in_sight, now);
             }
         }
@@ -460,6 +462,9 @@ fn life_of(peer: &Peer) -> Life {
 fn age_of(incarnation: u64) -> Duration {
     Duration::from_millis(net::wall_clock_ms().saturating_sub(incarnation))
 }
+
+/// A node that has been started meets the others within this, if nothing is in the way.
+const MET_WITHIN: Duration = Duration::from_secs(1);
 
 /// Lasts as long as the inquiry.
 pub(crate) struct Doubt(Arc<Node>);

@@ -63,16 +63,30 @@ async fn who_takes_the_place_of_a_node_that_is_gone_is_told_what_others_have_wri
 #[tokio::test]
 async fn nothing_is_taken_over_from_who_had_lived_on_elsewhere_before_it_was_met() {
     let source = Counting::default();
-    for (mine, theirs, is_taken) in [(60, 60, false), (60, 0, true), (0, 60, true)] {
+    // Seconds that the two have lived, and whether B had been lost sight of in an earlier life.
+    let cases = [
+        (60, 60, false, false),
+        (60, 0, false, true),
+        (0, 60, false, true),
+        (60, 5, false, true),
+        (60, 5, true, false),
+        (60, 0, true, true),
+    ];
+    for (mine, theirs, is_lost, is_taken) in cases {
         let age = Duration::from_secs(mine);
         let a = puppet_that_has_lived(age, "a", &source, HOP_BUDGET).await;
         a.node.adopt(vec![ready("a", a.addr, true)]);
         let incarnation = crate::net::wall_clock_ms() - theirs * 1_000;
         let b = Peer { incarnation, ..draining("b", "127.0.0.1:1".parse().unwrap(), false) };
+        if is_lost {
+            let before = Peer { incarnation: 1, state: PeerState::Joining, ..b.clone() };
+            a.node.adopt(vec![ready("a", a.addr, true), before]);
+            a.node.adopt(vec![ready("a", a.addr, true)]);
+        }
         a.node.adopt(vec![ready("a", a.addr, true), b]);
         let entry = HandedOver { key: "k", value: b"old", age: Duration::from_secs(30), remaining: None };
         let answer = a.core.serve_hand_over(NodeId::of("b"), 0, &[entry]);
-        assert_eq!(answer.is_ok(), is_taken, "{mine} s and {theirs} s: {answer:?}");
+        assert_eq!(answer.is_ok(), is_taken, "{mine} s and {theirs} s, lost before: {is_lost}: {answer:?}");
     }
 }
 
