@@ -9,7 +9,7 @@
 //! - Whatever happens, as long as the reader's node and the writer's agree on the view, none older than a lease after the write.
 //! - Where views differ, but all who are seen reach each other and see these two, and the writer's node sees them all, as in harmony: an
 //!   owner tells everybody whom it sees.
-//! - A write is owed to nobody by the dead: where all who could know of it ended before they met anybody else, it is forgotten.
+//! - A write is owed to nobody by the dead, nor by who is out of sight: where nobody can have told of it, it is forgotten.
 //! - A source with lagging replicas may itself answer what is older, for as long as it lags and a load takes.
 //!
 //! Writes of a key are made one after the other, so that their order is known. A write that returned an error promises nothing: a
@@ -191,17 +191,17 @@ impl Standings<'_> {
         goes_on.map_or(Duration::MAX - UNDER_WAY, |standing| standing.at)
     }
 
-    /// Whether everybody who was told of the write, or had told it, ended before meeting anybody else.
+    /// Whether nobody can have told the get's node of the write: no chain of nodes that saw each other, one after the other, leads from the
+    /// writer's to it. Who is started anew is somebody else.
     fn is_forgotten(&self, get: &Get, write: &Write) -> bool {
         let written = self.0.partition_point(|standing| standing.at < write.ended).saturating_sub(1);
         let after = &self.0[written..self.until(get.begun).len()];
         let Some(first) = after.first() else { return false };
-        let side = first.sees[write.node];
-        let ends_alone = |node: usize| {
-            let end = after.iter().position(|standing| standing.sees[node] == 0);
-            end.is_some_and(|end| after[..end].iter().all(|standing| standing.sees[node] & !side == 0))
-        };
-        side != 0 && nodes_of(side).all(ends_alone)
+        let aware = after.iter().fold(first.sees[write.node], |aware, standing| {
+            let aware = aware & standing.up();
+            nodes_of(aware).fold(aware, |all, node| all | standing.sees[node] & standing.up())
+        });
+        first.sees[write.node] != 0 && aware & 1 << get.node == 0
     }
 
     /// Whether everything had been well for a while when the get began, and stayed so.
@@ -391,7 +391,7 @@ mod tests {
         let mut slow = get(110, 0);
         slow.ended = SECOND * 112;
         let mut cut = history(90..150, &[slow]);
-        cut.standings.iter_mut().for_each(|standing| standing.views = vec![5, 5]);
+        cut.standings.iter_mut().for_each(|standing| (standing.views, standing.sees) = (vec![5, 5], vec![3, 3]));
         assert_eq!(judge(&cut, SECOND * 300).violations.len(), 1);
         cut.standings[111].views = vec![7, 7];
         assert_eq!(judge(&cut, SECOND * 300).violations.len(), 0, "it has met the other side");
@@ -429,6 +429,21 @@ mod tests {
         assert_eq!((verdict.violations.len(), verdict.forgotten), (0, 1));
         ended.standings[110].sees = vec![3, 3];
         assert_eq!(judge(&ended, late).violations.len(), 1, "it met another before");
+    }
+
+    /// It lives on out of sight; under the writer's number, or the reader's, another life is met.
+    #[test]
+    fn who_knew_of_a_write_may_have_met_nobody_yet() {
+        let (mut apart, late) = (history(90..150, &[get(160, 0)]), SECOND * 300);
+        apart.standings.iter_mut().skip(90).for_each(|standing| standing.sees = vec![1, 2]);
+        assert_eq!((judge(&apart, late).violations.len(), judge(&apart, late).forgotten), (0, 1));
+        apart.gets[0].node = 0;
+        assert_eq!(judge(&apart, late).violations.len(), 1, "it knew itself");
+        apart.standings[105].sees[0] = 0;
+        assert_eq!(judge(&apart, late).forgotten, 1, "it did in an earlier life");
+        apart.standings[104].sees[0] = 3;
+        apart.standings[106].sees[1] = 3;
+        assert_eq!(judge(&apart, late).violations.len(), 1, "which had told another that is met again");
     }
 
     #[test]

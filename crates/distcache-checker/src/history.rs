@@ -84,6 +84,11 @@ impl Standing {
         self
     }
 
+    /// Nodes that are up, a bit each.
+    pub(crate) fn up(&self) -> u32 {
+        bits((0..self.sees.len()).filter(|node| self.sees[*node] != 0))
+    }
+
     fn harmony_of(&self, node: usize, before: &[u64]) -> u32 {
         let seen = self.sees[node];
         let is_in_tune = |member: usize| {

@@ -71,7 +71,7 @@ pub fn run(first_seed: u64, seeds: u64, size: Size) -> ExitCode {
     println!("{hours:.1} simulated hours in {:.0} s", begun.elapsed().as_secs_f64());
     if forgotten > 0 {
         println!(
-            "{forgotten} gets were too old because all who knew of a write had ended before they met anybody else"
+            "{forgotten} gets were too old of writes of which nobody can have told: who knew of them had ended, or was still out of sight"
         );
     }
     println!("seeds={seeds} ops={ops} faults={faults} hot_hits={hot_hits} violations={violations} void={void}");
