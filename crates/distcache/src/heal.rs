@@ -57,8 +57,7 @@ pub(crate) fn ask_newcomers(node: &Arc<Node>, before: &Topology) {
     if node.out_of_sight().is_empty() {
         return;
     }
-    let is_new = |link: &&Arc<Link>| before.link(link.id()).is_none_or(|known| !Arc::ptr_eq(known, link));
-    for link in topology.links().filter(is_new).filter(|link| node.parted_at(link.id()).is_none()) {
+    for link in topology.links_new_since(before).filter(|link| node.parted_at(link.id()).is_none()) {
         ask_whether_missed(node, link);
     }
 }
@@ -116,8 +115,7 @@ pub(crate) fn is_untold(node: &Node, id: NodeId) -> bool {
 /// Peers that are in sight again since `before`, and have not asked soon what they missed, are told that they were missed.
 pub(crate) fn remind(node: &Arc<Node>, before: &Topology) {
     let topology = node.topology();
-    let is_new = |link: &&Arc<Link>| before.link(link.id()).is_none_or(|known| !Arc::ptr_eq(known, link));
-    for link in topology.links().filter(is_new).filter(|link| is_untold(node, link.id())) {
+    for link in topology.links_new_since(before).filter(|link| is_untold(node, link.id())) {
         let (node, link) = (node.clone(), link.clone());
         node.clone().spawn(async move {
             for _ in 0..REMINDERS_MAX {

@@ -135,6 +135,11 @@ impl Topology {
         self.links.get(&id)
     }
 
+    /// Those that were not in the view before, or not in this life.
+    pub(crate) fn links_new_since(&self, before: &Self) -> impl Iterator<Item = &Arc<Link>> {
+        self.links().filter(|link| before.link(link.id()).is_none_or(|known| !Arc::ptr_eq(known, link)))
+    }
+
     /// In the order of the ids.
     pub(crate) fn links(&self) -> impl Iterator<Item = &Arc<Link>> {
         self.links.values()
@@ -387,12 +392,8 @@ impl Node {
         }
         let met = after.peers.iter().filter(|peer| !peer.is_self && peer.state != PeerState::Joining);
         for life in met.map(life_of).filter(|life| !before.sees(*life)) {
-            let apart = now.since(self.began).min(age_of(life.incarnation));
-            // Where somebody is out of sight, or it was itself in its last life, it may have begun on the other side of a cut.
-            let is_cut = self.partings.first_that_may_have_met(life.id, &after.in_sight, now).is_some();
-            if apart > if is_cut { MET_WITHIN } else { VIEWS_DIFFER_MAX } {
-                self.partings.note_stranger(life, apart, &after.in_sight, now);
-            }
+            let both_lived = now.since(self.began).min(age_of(life.incarnation));
+            self.partings.note_met(life, both_lived, &after.in_sight, now);
         }
     }
 
@@ -462,9 +463,6 @@ fn life_of(peer: &Peer) -> Life {
 fn age_of(incarnation: u64) -> Duration {
     Duration::from_millis(net::wall_clock_ms().saturating_sub(incarnation))
 }
-
-/// A node that has been started meets the others within this, if nothing is in the way.
-const MET_WITHIN: Duration = Duration::from_secs(1);
 
 /// Lasts as long as the inquiry.
 pub(crate) struct Doubt(Arc<Node>);

@@ -15,6 +15,8 @@ use crate::ring::NodeId;
 const REMEMBERED: Duration = Duration::from_secs(30 * 60);
 /// The word that it has heard all may be lost: so long it may ask once more.
 const TOLD_REMEMBERED: Duration = Duration::from_secs(10);
+/// A node that has been started meets the others within this, if nothing is in the way.
+const MET_WITHIN: Duration = Duration::from_secs(1);
 /// Of more it is not known when they were taken.
 const VIEWS_MAX: usize = 4_096;
 /// Two nodes that are in sight of each other differ about the view for less than this.
@@ -64,7 +66,7 @@ impl Gone {
 /// Who is in sight, with their incarnations.
 pub(crate) type InSight = BTreeMap<NodeId, u64>;
 
-pub(crate) fn lives(in_sight: &InSight) -> impl Iterator<Item = Life> {
+fn lives(in_sight: &InSight) -> impl Iterator<Item = Life> {
     in_sight.iter().map(|(id, incarnation)| Life { id: *id, incarnation: *incarnation })
 }
 
@@ -124,24 +126,23 @@ impl Partings {
         self.views.lock().note(seq, now);
     }
 
-    /// This life is met only now, and has gone on out of sight for so long. Or longer: it may have met, from its beginning on, who had
-    /// been out of sight before.
-    pub(crate) fn note_stranger(
-        &self,
-        Life { id, incarnation }: Life,
-        apart: Duration,
-        in_sight: &InSight,
-        now: Moment,
-    ) {
-        let first_lost = self.first_that_may_have_met(id, in_sight, now);
-        let at = first_lost.map_or(now.before(apart), |first| first.min(now.before(apart)));
+    /// This life is met only now, and both have lived for so long: if that is longer than it takes to meet, it has gone on out of sight
+    /// since then. Or since longer: it may have met, from its beginning on, who had been out of sight before.
+    pub(crate) fn note_met(&self, life: Life, both_lived: Duration, in_sight: &InSight, now: Moment) {
+        let first_lost = self.first_that_may_have_met(life.id, in_sight, now);
+        // Where somebody is out of sight, or it was itself in its last life, it may have begun on the other side of a cut.
+        let is_cut = first_lost.is_some();
+        if both_lived <= if is_cut { MET_WITHIN } else { VIEWS_DIFFER_MAX } {
+            return;
+        }
+        let apart_since = now.before(both_lived);
+        let at = first_lost.map_or(apart_since, |first| first.min(apart_since));
         let view_seq = self.views.lock().first_since(at.before(VIEWS_DIFFER_MAX));
         let mut partings = self.gone.lock();
-        let known = partings.get(&id).filter(|gone| gone.is_remembered(now));
-        let is_known = known.is_some_and(|gone| gone.incarnation == incarnation);
+        let is_known = partings.get(&life.id).is_some_and(|gone| gone.is_remembered(now) && gone.life(life.id) == life);
         if !is_known {
-            let gone = Gone { incarnation, at, view_seq, heard_at: None, told_at: None, cleared_at: at };
-            partings.insert(id, gone);
+            let Life { id, incarnation } = life;
+            partings.insert(id, Gone { incarnation, at, view_seq, heard_at: None, told_at: None, cleared_at: at });
         }
     }
 
@@ -290,17 +291,17 @@ mod tests {
             partings.note_view(seq, at(seconds));
         }
         let seen = in_sight(&[(A, 5), (B, 8)]);
-        partings.note_stranger(life(1, 5), Duration::from_secs(50), &seen, at(100));
+        partings.note_met(life(1, 5), Duration::from_secs(50), &seen, at(100));
         assert_eq!(partings.at(A, &seen, at(100)), Some(at(50)));
         assert_eq!(partings.first_view_without(&seen, at(100)), Some(2), "views differ for a while");
         partings.note([(life(2, 7), None)].into_iter(), 2, at(40));
-        partings.note_stranger(life(2, 8), Duration::from_secs(20), &seen, at(100));
+        partings.note_met(life(2, 8), Duration::from_secs(20), &seen, at(100));
         assert_eq!(partings.at(B, &seen, at(100)), Some(at(40)), "it may have followed upon itself");
         partings.note_told(A, at(101));
-        partings.note_stranger(life(1, 5), Duration::from_secs(51), &seen, at(102));
+        partings.note_met(life(1, 5), Duration::from_secs(51), &seen, at(102));
         assert!(partings.is_told(A), "the same life");
         let later = at(150).after(REMEMBERED);
-        partings.note_stranger(life(1, 5), Duration::from_secs(60), &seen, later);
+        partings.note_met(life(1, 5), Duration::from_secs(60), &seen, later);
         assert_eq!(
             partings.at(A, &seen, later),
             Some(later.before(Duration::from_secs(60))),

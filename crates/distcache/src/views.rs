@@ -1,6 +1,7 @@
 //! The views of the cluster as this node takes them, one after the other: what each of them sets off, and in which order.
 //!
-//! Knows no keys. The invariant: one task takes views until the node stops, and a node that is back is in doubt before the view counts in which it is.
+//! Knows no keys. The invariant: one task takes views until the node stops, and a node that is back is in doubt before the view counts in
+//! which it is.
 
 use std::sync::Arc;
 

@@ -27,9 +27,11 @@ impl Core {
         self.fetches.detach_hash(hash, |_| self.store.remove_hash(Holding::Hot, hash));
     }
 
-    /// Drops the copies of all keys whose hash is wanted, and lets go of what is being fetched of them.
+    /// The same of all keys whose hash is wanted; what this node loads as their owner is no copy, and goes on.
     pub(crate) async fn drop_copies(&self, is_wanted: impl Fn(u64) -> bool) {
-        self.fetches.detach_older(self.node.clock.now(), &is_wanted);
+        let now = self.node.clock.now();
+        self.loads.detach_older(now, |hash| is_wanted(hash) && !self.node.tenures.of(hash).is_mine);
+        self.fetches.detach_older(now, &is_wanted);
         self.store.remove_copies(is_wanted, tokio::task::yield_now).await;
     }
 

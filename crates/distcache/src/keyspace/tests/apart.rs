@@ -16,6 +16,10 @@ fn draining(name: &str, addr: SocketAddr, is_self: bool) -> Peer {
     peer(name, addr, PeerState::Draining, is_self)
 }
 
+fn nowhere() -> SocketAddr {
+    "127.0.0.1:1".parse().unwrap()
+}
+
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     let wait = async {
         while !is_so() {
@@ -25,17 +29,22 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
     tokio::time::timeout(Duration::from_secs(2), wait).await.unwrap_or_else(|_| panic!("{what}"));
 }
 
-/// A wrote it when it owned it; its owner now is another one, to whom B is as new as to A.
-#[tokio::test]
-async fn who_is_met_late_is_told_what_was_written_here_whoever_owned_it_last() {
+/// B has what is older than what A, which does not own it any more, has deleted.
+async fn writer_and_stale_owner() -> (Puppet, Puppet) {
     let source = Counting::default();
     let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
     b.node.adopt(vec![ready("b", b.addr, true)]);
     get(&b, "k").await.unwrap();
     a.node.adopt(vec![ready("a", a.addr, true)]);
     a.core.delete("k", DeleteOptions::new()).await.unwrap();
-    let nowhere = "127.0.0.1:1".parse().unwrap();
-    let (me, c) = (draining("a", a.addr, true), ready("c", nowhere, false));
+    (a, b)
+}
+
+/// A wrote it when it owned it; its owner now is another one, to whom B is as new as to A.
+#[tokio::test]
+async fn who_is_met_late_is_told_what_was_written_here_whoever_owned_it_last() {
+    let (a, b) = writer_and_stale_owner().await;
+    let (me, c) = (draining("a", a.addr, true), ready("c", nowhere(), false));
     a.node.adopt(vec![me.clone(), c.clone()]);
     let c_leaves = Peer { state: PeerState::Draining, ..c };
     let before = a.node.adopt(vec![me, c_leaves, ready("b", b.addr, false)]);
@@ -46,15 +55,10 @@ async fn who_is_met_late_is_told_what_was_written_here_whoever_owned_it_last() {
 /// Its owner is gone without a word.
 #[tokio::test]
 async fn who_takes_the_place_of_a_node_that_is_gone_is_told_what_others_have_written() {
-    let source = Counting::default();
-    let (a, b) = (puppet("a", &source).await, puppet("b", &source).await);
-    b.node.adopt(vec![ready("b", b.addr, true)]);
-    get(&b, "k").await.unwrap();
-    a.node.adopt(vec![ready("a", a.addr, true)]);
-    a.core.delete("k", DeleteOptions::new()).await.unwrap();
+    let (a, b) = writer_and_stale_owner().await;
     let (me, b_seen) = (draining("a", a.addr, true), ready("b", b.addr, false));
     let b_rests = Peer { state: PeerState::Draining, ..b_seen.clone() };
-    a.node.adopt(vec![me.clone(), b_rests, ready("c", "127.0.0.1:1".parse().unwrap(), false)]);
+    a.node.adopt(vec![me.clone(), b_rests, ready("c", nowhere(), false)]);
     let before = a.node.adopt(vec![me, b_seen]);
     a.keyspaces.follow(&before);
     until("B is told, and drops it", || b.core.lookup("k").is_none()).await;
@@ -77,7 +81,7 @@ async fn nothing_is_taken_over_from_who_had_lived_on_elsewhere_before_it_was_met
         let a = puppet_that_has_lived(age, "a", &source, HOP_BUDGET).await;
         a.node.adopt(vec![ready("a", a.addr, true)]);
         let incarnation = crate::net::wall_clock_ms() - theirs * 1_000;
-        let b = Peer { incarnation, ..draining("b", "127.0.0.1:1".parse().unwrap(), false) };
+        let b = Peer { incarnation, ..draining("b", nowhere(), false) };
         if is_lost {
             let before = Peer { incarnation: 1, state: PeerState::Joining, ..b.clone() };
             a.node.adopt(vec![ready("a", a.addr, true), before]);
@@ -150,6 +154,26 @@ async fn a_load_under_way_is_in_doubt_like_what_is_stored() {
         assert!(!attached);
         Err(Failure::Abandoned)
     });
+}
+
+/// Its owner is out of reach, so what this node loads in its place would be kept as a copy.
+#[tokio::test]
+async fn a_load_in_an_owners_place_goes_with_the_copies_and_an_owners_own_goes_on() {
+    let source = Counting::default();
+    for is_mine in [false, true] {
+        let a = puppet("a", &source).await;
+        let state = if is_mine { PeerState::Ready } else { PeerState::Draining };
+        let b = peer("b", nowhere(), if is_mine { PeerState::Draining } else { PeerState::Ready }, false);
+        a.node.adopt(vec![peer("a", a.addr, state, true), b]);
+        let hash = a.core.hash("k");
+        let boarding = a.core.boarding(hash, a.core.view_seq(), Duration::MAX);
+        let (_waiter, ticket) = a.core.loads.join(hash, "k", boarding).unwrap();
+        a.core.drop_copies(|_| true).await;
+        ticket.unwrap().land(|attached| {
+            assert_eq!(attached, is_mine);
+            Err(Failure::Abandoned)
+        });
+    }
 }
 
 /// The owner is reached, so it tells its writes to those it knows of; that this node has loaded for itself it does not know.

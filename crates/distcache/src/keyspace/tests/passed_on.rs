@@ -1,6 +1,7 @@
 //! What is passed on where slots change hands, keyspaces end or nodes stop: and what is not.
 
 use super::*;
+use crate::keyspace::hand_over::Parcel;
 use crate::peer::wire::Request;
 
 /// A has a key whose slot is B's by now.
@@ -15,17 +16,22 @@ async fn departed() -> (Puppet, Puppet) {
     (a, b)
 }
 
+/// What A would hand over.
+fn collected(a: &Puppet) -> Parcel {
+    let mut parcels = Vec::new();
+    let (link, entry) = a.core.departing(a.core.hash("k")).unwrap();
+    a.core.parcel_for(&mut parcels, link).entries.push(entry);
+    parcels.remove(0)
+}
+
 /// The clear comes between the collecting and the sending.
 #[tokio::test]
 async fn what_was_collected_before_a_clear_does_not_come_back_by_a_hand_over() {
     let (a, b) = departed().await;
-    let mut parcels = Vec::new();
-    let (link, entry) = a.core.departing(a.core.hash("k")).unwrap();
-    let parcel = a.core.parcel_for(&mut parcels, link);
-    parcel.entries.push(entry);
+    let mut parcel = collected(&a);
     let clear = crate::net::wall_clock_ms();
     a.core.advance(clear);
-    a.core.send_parcel(parcel, 0, a.core.view_seq()).await;
+    a.core.send_parcel(&mut parcel, 0, a.core.view_seq()).await;
     assert!(b.core.lookup("k").is_some(), "B has not heard of the clear yet");
     b.core.advance(clear);
     assert!(b.core.lookup("k").is_none());
@@ -34,12 +40,9 @@ async fn what_was_collected_before_a_clear_does_not_come_back_by_a_hand_over() {
 #[tokio::test]
 async fn nothing_is_handed_over_of_before_a_doubt_also_if_it_was_collected_before_it() {
     let (a, b) = departed().await;
-    let mut parcels = Vec::new();
-    let (link, entry) = a.core.departing(a.core.hash("k")).unwrap();
-    let parcel = a.core.parcel_for(&mut parcels, link);
-    parcel.entries.push(entry);
+    let mut parcel = collected(&a);
     drop(a.node.doubt());
-    a.core.send_parcel(parcel, 0, a.core.view_seq()).await;
+    a.core.send_parcel(&mut parcel, 0, a.core.view_seq()).await;
     assert!(b.core.lookup("k").is_none());
 }
 
