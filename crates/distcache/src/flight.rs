@@ -120,10 +120,30 @@ impl Flights {
             }
             flight.remove();
         }
-        let flight = Arc::new(Flight { hash, key: key.into(), begun: boarding.now, state: Mutex::default() });
+        let (waiter, ticket) = self.begin_in(&mut shard, hash, key, boarding.now)?;
+        Ok((waiter, Some(ticket)))
+    }
+
+    /// Starts a flight of this key whatever flies: what was under way is joined by nobody any more.
+    pub(crate) fn begin(self: &Arc<Self>, hash: u64, key: &str, now: Stamp) -> Result<(Waiter, Ticket), Error> {
+        let mut shard = self.shard(hash).lock();
+        if let Ok(flight) = shard.find_entry(hash, |flight| *flight.key == *key) {
+            flight.remove();
+        }
+        self.begin_in(&mut shard, hash, key, now)
+    }
+
+    fn begin_in(
+        self: &Arc<Self>,
+        shard: &mut HashTable<Arc<Flight>>,
+        hash: u64,
+        key: &str,
+        now: Stamp,
+    ) -> Result<(Waiter, Ticket), Error> {
+        let flight = Arc::new(Flight { hash, key: key.into(), begun: now, state: Mutex::default() });
         shard.insert_unique(hash, flight.clone(), |flight| flight.hash);
         let waiter = Waiter::of(&flight, self.waiters_max)?;
-        Ok((waiter, Some(Ticket { flights: self.clone(), flight, landed: false })))
+        Ok((waiter, Ticket { flights: self.clone(), flight, landed: false }))
     }
 
     /// Detaches the key's flight, if there is one, and runs `change` (a store, a drop) before anything else can happen to it.

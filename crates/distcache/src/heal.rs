@@ -26,7 +26,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const ASK_WAIT: Duration = Duration::from_secs(2);
 /// Who is back has asked by then, if it knows that it was missed.
 const REMIND_AFTER: Duration = Duration::from_secs(1);
-const REMINDERS_MAX: usize = 10;
+/// Who is not reached is reminded for as long as it is a member, but not so often any more.
+const REMIND_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Who does not answer so often is about to go again.
 const QUESTIONS_MAX: usize = 5;
 
@@ -118,8 +119,10 @@ pub(crate) fn remind(node: &Arc<Node>, before: &Topology) {
     for link in topology.links_new_since(before).filter(|link| is_untold(node, link.id())) {
         let (node, link) = (node.clone(), link.clone());
         node.clone().spawn(async move {
-            for _ in 0..REMINDERS_MAX {
-                tokio::time::sleep(REMIND_AFTER).await;
+            let mut pause = REMIND_AFTER;
+            loop {
+                tokio::time::sleep(pause).await;
+                pause = (pause + pause / 8).min(REMIND_PAUSE_MAX);
                 let stands = node.topology().link(link.id()).is_some_and(|known| Arc::ptr_eq(known, &link));
                 if !stands || !is_untold(&node, link.id()) {
                     return;
@@ -182,7 +185,7 @@ impl Inquiry {
             join_all(left.map(|(who, link)| async move { (who, ask(&link, node.out_of_sight(), ASK_WAIT).await) }));
         for (who, answer) in answers.await {
             match answer {
-                Ok(parted) if parted.places_you => {
+                Ok(parted) if parted.places_you || node.topology().owns_nothing(node.id) => {
                     self.told.insert(who);
                     self.concerned.extend(parted.met);
                 }

@@ -1,13 +1,14 @@
 //! The story of a key: get, get_many, put, delete, and answering other nodes as the owner.
 //!
-//! In reading order: this file (a handle, and a get up to the fork between owner and others), [`definition`] (what the application
-//! says of it), [`hit`] (what is here), [`load`] (the owner asks the source), [`renew`] (what is past its lifetime), [`fetch`] (others
-//! ask the owner), [`fallbacks`] (who is not reached is stood in for), [`batch`] (many keys at once), [`write`] (put, delete), [`invalidate`] (copies elsewhere go), [`refresh`], [`serve`] (what peers are answered), [`warm`]
-//! (keys loaded before anybody asks), [`hand_over`] (entries that move with their slot), [`tell`] (what was written elsewhere). Knows
-//! no encoding and no sockets. The invariants: one load per key at a time in the whole cluster while the nodes agree on the
-//! view; no lock is held while anything is awaited; once a write returned Ok, what this node answers is not older.
+//! In reading order: this file (a handle, and what a keyspace is on a node), [`definition`] (what the application says of it), [`hit`]
+//! (what is here), [`ask`] (the way after a miss), [`load`] (the owner asks the source), [`renew`] (what is past its lifetime), [`fetch`]
+//! (others ask the owner), [`fallbacks`] (who is not reached is stood in for), [`batch`] (many keys at once), [`write`] (put, delete),
+//! [`invalidate`] (copies elsewhere go), [`refresh`], [`serve`] (what peers are answered), [`warm`] (keys loaded before anybody asks),
+//! [`hand_over`] (entries that move with their slot), [`tell`] (what was written elsewhere). Knows no encoding and no sockets. The
+//! invariants: one load per key at a time in the whole cluster while the nodes agree on the view; no lock is held while anything is
+//! awaited; once a write returned Ok, what this node answers is not older.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -211,7 +212,7 @@ pub(crate) struct Core {
     changes: Changes,
     holds: Holds,
     /// Copies that this node has loaded in place of an owner, which does not know of them.
-    fallbacks: Mutex<HashMap<NodeId, Vec<u64>>>,
+    fallbacks: Mutex<HashMap<NodeId, HashSet<u64>>>,
     undelivered: Undelivered,
     sightings: Sightings,
     hot_keys: HotKeys,

@@ -135,7 +135,8 @@ impl Keyspaces {
     async fn part(&self, from: NodeId, out_of_sight: &[OutOfSight]) -> Result<Parted, Error> {
         let topology = self.node.topology_held();
         let places_you = topology.places(from);
-        let parted_at = self.node.parted_at(from).filter(|_| places_you);
+        // Who is about to own something is told when it does.
+        let parted_at = self.node.parted_at(from).filter(|_| places_you || topology.owns_nothing(from));
         let (Some(parted_at), Some(link)) = (parted_at, topology.link(from)) else {
             return Ok(Parted { places_you, met: self.node.heard_later(out_of_sight) });
         };

@@ -115,11 +115,14 @@ impl Leases {
     /// The nodes whose leases on a key have not run out. They stay holders until they confirm.
     pub(crate) fn holders(&self, hash: u64, now: Moment) -> Held {
         let shard = self.shard(hash).lock();
+        // Somebody found no room, and what it was answered may still be under way: also for a key that others found room for later.
+        if shard.overflowed_until > now {
+            return Held::All;
+        }
         let holders = shard.table.get(&hash);
         match holders.map(|holders| holders.nodes.as_slice()) {
             Some(Some(nodes)) => Held::Nodes(nodes.iter().filter(|holder| holder.until > now).copied().collect()),
             Some(None) if holders.is_some_and(|holders| holders.until > now) => Held::All,
-            _ if shard.overflowed_until > now => Held::All,
             _ => Held::Nodes(Vec::new()),
         }
     }
@@ -197,12 +200,30 @@ impl Holders {
 
 /// Invalidations that holders could not be told, until they are reached again or their leases have run out.
 pub(crate) struct Undelivered {
-    table: Mutex<HashMap<NodeId, Vec<(u64, Moment)>>>,
+    table: Mutex<HashMap<NodeId, Missed>>,
     keys_per_node_max: usize,
 }
 
+/// What a node could not be told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Missed {
+    /// Hashes of keys, each with the end of the node's lease.
+    pub(crate) keys: HashMap<u64, Moment>,
+    /// There was no room for more keys: until then it may hold any.
+    pub(crate) any_until: Option<Moment>,
+}
+
+impl Missed {
+    /// Forgets what has run out; whether anything is left.
+    fn sweep(&mut self, now: Moment) -> bool {
+        self.keys.retain(|_, until| *until > now);
+        self.any_until.take_if(|until| *until <= now);
+        !self.keys.is_empty() || self.any_until.is_some()
+    }
+}
+
 impl Undelivered {
-    /// Of one node no more are remembered than leases may be out; what is beyond runs into its lease.
+    /// Of one node no more keys are remembered than leases may be out.
     pub(crate) fn new(keys_per_node_max: usize) -> Self {
         Self { table: Mutex::default(), keys_per_node_max }
     }
@@ -210,24 +231,33 @@ impl Undelivered {
     /// `undelivered`: hashes of keys, each with the end of the node's lease.
     pub(crate) fn note(&self, node: NodeId, undelivered: impl Iterator<Item = (u64, Moment)>) {
         let mut table = self.table.lock();
-        let keys = table.entry(node).or_default();
-        let room = self.keys_per_node_max.saturating_sub(keys.len());
-        keys.extend(undelivered.take(room));
+        let missed = table.entry(node).or_default();
+        for (hash, until) in undelivered {
+            let has_room = missed.keys.len() < self.keys_per_node_max;
+            match missed.keys.entry(hash) {
+                Entry::Occupied(mut known) => *known.get_mut() = until.max(*known.get()),
+                Entry::Vacant(place) if has_room => drop(place.insert(until)),
+                Entry::Vacant(_) => missed.any_until = missed.any_until.max(Some(until)),
+            }
+        }
+    }
+
+    /// It may hold any key until then.
+    pub(crate) fn note_any(&self, node: NodeId, until: Moment) {
+        let mut table = self.table.lock();
+        let missed = table.entry(node).or_default();
+        missed.any_until = missed.any_until.max(Some(until));
     }
 
     /// What the node missed and may still hold.
-    pub(crate) fn take(&self, node: NodeId, now: Moment) -> Vec<(u64, Moment)> {
-        let mut undelivered = self.table.lock().remove(&node).unwrap_or_default();
-        undelivered.retain(|(_, until)| *until > now);
-        undelivered
+    pub(crate) fn take(&self, node: NodeId, now: Moment) -> Option<Missed> {
+        let mut missed = self.table.lock().remove(&node)?;
+        missed.sweep(now).then_some(missed)
     }
 
     /// Forgets what has run out.
     pub(crate) fn sweep(&self, now: Moment) {
-        self.table.lock().retain(|_, keys| {
-            keys.retain(|(_, until)| *until > now);
-            !keys.is_empty()
-        });
+        self.table.lock().retain(|_, missed| missed.sweep(now));
     }
 }
 
@@ -339,6 +369,32 @@ mod tests {
         assert_eq!(leases.len(), 1);
     }
 
+    /// Its answer may be under way while the key is somebody else's place in the table.
+    #[test]
+    fn who_found_no_room_is_told_also_where_another_finds_it_later() {
+        let leases = Leases::new(SHARDS);
+        let other = SHARDS as u64;
+        leases.register(0, NodeId(1), Moment(0), LEASE);
+        assert!(!leases.register(other, NodeId(1), Moment(90), LEASE));
+        leases.sweep(Moment(110));
+        assert!(leases.register(other, NodeId(2), Moment(110), LEASE));
+        assert_eq!(leases.holders(other, Moment(189)), Held::All);
+        assert_eq!(named(&leases, other, 190), [2]);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_missed_all_the_same() {
+        let undelivered = Undelivered::new(2);
+        undelivered.note(NodeId(1), [(7, Moment(20)), (7, Moment(10)), (8, Moment(30))].into_iter());
+        let keys = HashMap::from([(7, Moment(20)), (8, Moment(30))]);
+        assert_eq!(undelivered.take(NodeId(1), Moment(0)), Some(Missed { keys, any_until: None }));
+        assert_eq!(undelivered.take(NodeId(1), Moment(0)), None);
+        undelivered.note(NodeId(1), [(7, Moment(20)), (8, Moment(30)), (9, Moment(40))].into_iter());
+        undelivered.sweep(Moment(30));
+        let any = Missed { any_until: Some(Moment(40)), ..Missed::default() };
+        assert_eq!(undelivered.take(NodeId(1), Moment(30)), Some(any));
+    }
+
     proptest! {
         /// Whatever the order of registrations and confirmations, nobody who may hold the key is left out.
         #[test]
@@ -365,17 +421,6 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn what_a_holder_missed_is_kept_for_it_until_its_lease_runs_out() {
-        let undelivered = Undelivered::new(2);
-        undelivered.note(NodeId(1), [(7, Moment(100)), (8, Moment(200)), (9, Moment(200))].into_iter());
-        undelivered.note(NodeId(2), [(7, Moment(100))].into_iter());
-        undelivered.sweep(Moment(100));
-        assert_eq!(undelivered.take(NodeId(2), Moment(100)), []);
-        assert_eq!(undelivered.take(NodeId(1), Moment(100)), [(8, Moment(200))], "within the limit, and not run out");
-        assert_eq!(undelivered.take(NodeId(1), Moment(100)), []);
     }
 
     #[test]

@@ -131,6 +131,12 @@ impl Topology {
         self.placement.placed().iter().any(|placed| placed.member.id == id)
     }
 
+    /// Whether the node is in the view and will own nothing, as it is: it has no weight, or is leaving.
+    pub(crate) fn owns_nothing(&self, id: NodeId) -> bool {
+        let is_it = |peer: &&Peer| NodeId::of(&peer.name) == id;
+        self.peers.iter().find(is_it).is_some_and(|peer| peer.weight == 0 || peer.state == PeerState::Draining)
+    }
+
     pub(crate) fn link(&self, id: NodeId) -> Option<&Arc<Link>> {
         self.links.get(&id)
     }

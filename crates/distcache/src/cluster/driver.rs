@@ -41,6 +41,8 @@ const LOST_ANNOUNCED_MAX: usize = 16;
 const ROUND_PERIOD: Duration = Duration::from_secs(10);
 /// The same after something changed: rumours are passed on a few times only, and after a cut one may have been lost on somebody.
 const ROUND_AFTER_CHANGE: Duration = Duration::from_secs(2);
+/// Whoever is up and has not said in this time who it is may not be reached from here: others are asked what they know of it.
+const HEARSAY_AFTER: Duration = Duration::from_millis(300);
 /// All members ask a newcomer for its metadata; they spread over this much for each of them.
 const SPREAD_PER_MEMBER: Duration = Duration::from_millis(1);
 const SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -278,8 +280,12 @@ impl Driver {
         }
         self.gossip.fire(now);
         if self.next_round <= now {
-            self.next_round = now + ROUND_PERIOD.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
-            let member = self.parts.members.up().choose(&mut self.rng);
+            let members = &self.parts.members;
+            let period = if members.unknown().next().is_some() { ROUND_AFTER_CHANGE } else { ROUND_PERIOD };
+            self.next_round = now + period.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
+            // Rather somebody who has said before who it is: it is reached, most likely.
+            let known = members.up().filter(|addr| !members.is_unknown(*addr)).choose(&mut self.rng);
+            let member = known.or_else(|| members.up().choose(&mut self.rng));
             member.into_iter().for_each(|member| self.agenda.want(member, Errand::Round, now));
         }
     }
@@ -313,6 +319,9 @@ impl Driver {
         let spread = (SPREAD_PER_MEMBER * members.up().count() as u32).min(SPREAD_MAX);
         for addr in members.unknown() {
             self.agenda.want(addr, Errand::Member, now + spread.mul_f64(self.rng.random()));
+        }
+        if members.unknown().next().is_some() {
+            self.next_round = self.next_round.min(now + spread + HEARSAY_AFTER);
         }
     }
 

@@ -25,7 +25,9 @@ impl Core {
         });
         let owners: Vec<_> = owners.collect();
         let mut fallbacks = self.fallbacks.lock();
-        owners.iter().for_each(|(hash, link)| fallbacks.entry(link.id()).or_default().push(*hash));
+        for (hash, link) in &owners {
+            fallbacks.entry(link.id()).or_default().insert(*hash);
+        }
         drop(fallbacks);
         // Last: a connection that is made from now on finds them.
         match owners.iter().any(|(_, link)| link.stands()) {
@@ -40,7 +42,7 @@ impl Core {
         fallbacks.into_iter().for_each(|hash| self.drop_copy(hash));
     }
 
-    /// Forgets copies whose lease has run out anyway: there are no more of them than loads within one.
+    /// Forgets copies whose lease has run out anyway: each is here once, and there are no more of them than the store has room for.
     pub(super) fn sweep_fallbacks(&self) {
         self.fallbacks.lock().retain(|_, hashes| {
             hashes.retain(|hash| self.loads.is_under_way(*hash) || self.store.holds(Holding::Hot, *hash));

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use super::batch::{ByPeer, FRAME_HEADER_BYTES};
-use super::load::Purpose;
+use super::load::{Anew, Purpose};
 use super::{Begun, Core, Served};
 use crate::changes::Written;
 use crate::error::{Error, PeerFailure};
@@ -179,7 +179,8 @@ impl Core {
         let entries = entries.iter().map(|entry| HandedOver {
             key: &entry.key,
             value: &entry.value,
-            age: now.since(entry.stored_at),
+            // Counted back from when it arrives, it must not seem younger than it is.
+            age: now.since(entry.stored_at) + HAND_OVER_WAIT,
             remaining: entry.remaining,
         });
         let keyspace = Named { generation, ..self.named() };
@@ -256,7 +257,8 @@ impl Core {
     }
 
     /// Asks the last owners of these keys for them; gives back those that the source has to be asked for.
-    pub(super) async fn peek(&self, tickets: Vec<Ticket>, begun: Begun) -> Unseen {
+    /// What is loaded anew is not taken from them: they are asked so that they know whose the keys are.
+    pub(super) async fn peek(&self, tickets: Vec<Ticket>, begun: Begun, anew: Anew) -> Unseen {
         let mut left = Unseen::default();
         let mut asked = ByPeer::default();
         for ticket in tickets {
@@ -280,8 +282,8 @@ impl Core {
             let mut inherited = inherited.into_iter();
             for ticket in tickets {
                 match inherited.next().flatten() {
-                    Some(record) => self.land_inherited(ticket, record, begun),
-                    None => left.known.push(ticket),
+                    Some(record) if anew == Anew::No => self.land_inherited(ticket, record, begun),
+                    _ => left.known.push(ticket),
                 }
             }
         }
@@ -302,7 +304,7 @@ impl Core {
         (is_unwritten && self.owned_record(hash, key).is_none()).then(|| link.clone())
     }
 
-    /// An error says that the last owner may not have heard yet who asks.
+    /// An error says that the last owner may not have heard yet who asks: it timed out, or is not reached.
     async fn ask_to_peek(&self, link: &Arc<Link>, tickets: &[Ticket]) -> Result<Vec<Option<Record>>, Error> {
         let keys: Vec<String> = tickets.iter().map(|ticket| ticket.key().to_owned()).collect();
         let until = tokio::time::Instant::now() + PEEK_PATIENCE;
@@ -312,8 +314,9 @@ impl Core {
                 Err(Error::NotOwner { .. }) if tokio::time::Instant::now() < until => {
                     tokio::time::sleep(PEEK_PAUSE).await
                 }
-                Err(error @ Error::Timeout { .. }) => return Err(error),
-                seen => break seen.unwrap_or_default(),
+                // It knows who asks, or has nothing that it could write to.
+                Err(Error::NotOwner { .. } | Error::KeyspaceNotFound { .. }) => break Vec::new(),
+                seen => break seen?,
             }
         };
         let inherited = keys.iter().zip(seen).map(|(key, seen)| {

@@ -10,12 +10,14 @@ use futures_util::future::join_all;
 use super::Core;
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::serve::in_books;
+use crate::error::Error;
 use crate::lease::{Held, Holder};
+use crate::net::Moment;
 use crate::node::INVALIDATION_WAIT;
 use crate::peer::link::Link;
 use crate::peer::wire::Request;
 use crate::promise::Rule;
-use crate::ring::NodeId;
+use crate::ring::{NodeId, SLOTS};
 use crate::stats::Count;
 use crate::store::Holding;
 
@@ -111,16 +113,31 @@ impl Core {
     /// Tells a peer that is reached again what it missed, as far as its leases may still run.
     pub(crate) fn tell_undelivered(self: &Arc<Self>, peer: NodeId) {
         let Some(link) = self.node.topology().link(peer).cloned() else { return };
-        let undelivered = self.undelivered.take(peer, self.node.clock.now());
-        if undelivered.is_empty() {
-            return;
-        }
-        let mut told = ByPeer::default();
-        for (hash, _) in undelivered {
-            told.push(&link, HeldCopy { hash, holder: None });
-        }
+        let Some(missed) = self.undelivered.take(peer, self.node.clock.now()) else { return };
         let core = self.clone();
-        self.node.spawn_work(async move { core.send_invalidations(told, false).await });
+        self.node.spawn_work(async move {
+            match missed.any_until {
+                None => {
+                    let mut told = ByPeer::default();
+                    missed.keys.into_keys().for_each(|hash| told.push(&link, HeldCopy { hash, holder: None }));
+                    core.send_invalidations(told, false).await;
+                }
+                Some(until) => {
+                    if core.send_drop_copies(&link, &[u8::MAX; SLOTS / 8]).await.is_err() {
+                        core.undelivered.note_any(peer, missed.keys.into_values().fold(until, Moment::max));
+                    }
+                }
+            }
+        });
+    }
+
+    /// Tells a node to drop its copies of the keys of these slots, a bit each.
+    pub(super) async fn send_drop_copies(&self, link: &Arc<Link>, slots: &[u8]) -> Result<(), Error> {
+        let request = Request::DropCopies { keyspace: self.named(), slots };
+        let dropped = link.call_done(request, INVALIDATION_WAIT).await;
+        dropped.inspect_err(
+            |error| tracing::debug!(keyspace = self.name, peer = link.name(), %error, "copies in doubt may be left"),
+        )
     }
 }
 

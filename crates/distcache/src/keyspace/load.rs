@@ -36,7 +36,7 @@ pub(super) enum Purpose {
 
 /// Whether the value has to come from the source, whoever else may have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Anew {
+pub(super) enum Anew {
     No,
     Yes,
 }
@@ -76,12 +76,9 @@ impl Core {
 
     /// Loads now, past what is cached and past any load that began earlier.
     pub(super) async fn load_anew(self: &Arc<Self>, hash: u64, key: &str) -> Outcome {
-        self.loads.detach(hash, key, || ());
         let boarding = self.boarding(hash, self.view_seq(), Duration::MAX);
-        let (waiter, ticket) = self.loads.join(hash, key, boarding).map_err(|error| self.overloaded(error))?;
-        if let Some(ticket) = ticket {
-            self.start_loads_of(vec![ticket], Purpose::Own, Anew::Yes);
-        }
+        let (waiter, ticket) = self.loads.begin(hash, key, boarding.now).map_err(|error| self.overloaded(error))?;
+        self.start_loads_of(vec![ticket], Purpose::Own, Anew::Yes);
         waiter.await
     }
 
@@ -136,10 +133,10 @@ impl Core {
     }
 
     async fn run_loads(&self, tickets: Vec<Ticket>, purpose: Purpose, anew: Anew) {
-        if (purpose, anew) != (Purpose::Own, Anew::No) {
+        if purpose != Purpose::Own {
             return self.load_from_source(tickets, purpose).await;
         }
-        let Unseen { known, unheard } = self.peek(tickets, self.begin()).await;
+        let Unseen { known, unheard } = self.peek(tickets, self.begin(), anew).await;
         tokio::join!(
             self.load_from_source(known, Purpose::Own),
             self.load_from_source(unheard, Purpose::FallbackUnkept)

@@ -16,12 +16,13 @@ use futures_util::future::join_all;
 use super::Core;
 use super::ask::Route;
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
+use super::serve::in_books;
 use crate::builder::TIMEOUT_MAX;
 use crate::changes::Change;
 use crate::error::Error;
 use crate::lease::Held;
 use crate::net::Moment;
-use crate::node::{INVALIDATION_WAIT, Node, Owner, Topology};
+use crate::node::{Node, Owner, Topology};
 use crate::peer::link::Link;
 use crate::peer::wire::{Lost, Request, Told, ToldChange};
 use crate::placement::is_among;
@@ -34,7 +35,9 @@ const TELL_WAIT: Duration = Duration::from_millis(500);
 const TELL_PAUSE: Duration = Duration::from_millis(100);
 /// What was given before a doubt is on its way no longer than this.
 const GIVEN_BEFORE: Duration = Duration::from_millis(100);
-/// Beyond this a receiver that does not confirm has long been taken for dead, and asks by itself when it is back.
+/// A receiver that is a member and is not reached is told all the same, when it is; but it is tried less and less often.
+const TELL_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// After this long the log says so.
 const TELL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An age as it was when it was sent, made younger by what clocks that run at different rates and tick in steps may differ: so
@@ -152,9 +155,10 @@ impl Core {
 
     /// Until the receiver confirms, or is not the owner any more.
     async fn tell(self: &Arc<Self>, link: &Arc<Link>, mut tidings: Tidings) {
-        let give_up_at = self.node.clock.now().after(TELL_PATIENCE);
+        let (mut pause, mut complain_at) = (TELL_PAUSE, Some(self.node.clock.now().after(TELL_PATIENCE)));
         while self.send_tidings(link, &tidings).await.is_err() {
-            tokio::time::sleep(TELL_PAUSE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause + pause / 8).min(TELL_PAUSE_MAX);
             let topology = self.node.topology();
             let is_known = topology.link(link.id()).is_some_and(|known| Arc::ptr_eq(known, link));
             let is_theirs = |hash| matches!(topology.owner(hash), Owner::Peer(owner) if owner.id() == link.id());
@@ -166,9 +170,10 @@ impl Core {
             if !is_known || tidings.changes.is_empty() && tidings.lost.is_none() {
                 return;
             }
-            if self.node.clock.now() > give_up_at {
-                let why = "a new owner does not hear what was written here: it may answer what is older";
-                return tracing::warn!(keyspace = self.name, peer = link.name(), "{why}");
+            if complain_at.take_if(|at| self.node.clock.now() > *at).is_some() {
+                let why =
+                    "a new owner does not hear what was written here: it may answer what is older until it is reached";
+                tracing::warn!(keyspace = self.name, peer = link.name(), "{why}");
             }
         }
     }
@@ -232,10 +237,11 @@ impl Core {
                 // Without room for it a lagging replica is believed for one lifetime; the write itself is not lost.
                 self.holds.hold(change.hash, now.after(hold));
             }
+            // Known before what is older is dropped: what is older and comes between is not taken.
+            self.changes.note(change.hash, now.before(change.age).after(hold), now, self.view_seq());
             if self.drop_written(change.hash, written_at(now, change.age)) {
                 dropped.push(change.hash);
             }
-            self.changes.note(change.hash, now.before(change.age).after(hold), now, self.view_seq());
         }
         self.relay(dropped, from).await;
         if let Some(lost) = told.lost {
@@ -243,6 +249,7 @@ impl Core {
                 keyspace = self.name,
                 "more was written elsewhere than could be told; what is older is dropped"
             );
+            self.changes.note_lost(now.before(lost.age), now, self.view_seq());
             self.drop_doubted(lost).await;
         }
         let topology = self.node.topology();
@@ -268,10 +275,9 @@ impl Core {
         self.store.remove_all_older(at, is_concerned, tokio::task::yield_now).await;
         let links: Vec<_> = self.node.topology().links().cloned().collect();
         let told = links.iter().map(|link| async move {
-            let request = Request::DropCopies { keyspace: self.named(), slots: lost.slots };
-            // Who does not answer runs into its leases.
-            if let Err(error) = link.call_done(request, INVALIDATION_WAIT).await {
-                tracing::debug!(keyspace = self.name, peer = link.name(), %error, "copies in doubt may be left");
+            if self.send_drop_copies(link, lost.slots).await.is_err() {
+                let lease = in_books(self.definition.load().lease);
+                self.undelivered.note_any(link.id(), self.node.clock.now().after(lease));
             }
         });
         join_all(told).await;

@@ -187,3 +187,52 @@ async fn what_is_loaded_because_an_owner_that_is_reached_does_not_answer_is_not_
     assert_eq!(get(&a, "k").await.unwrap().origin, Origin::Fallback);
     assert_eq!(a.core.stats().hot_entries, 0);
 }
+
+/// Each of its keys once, however often it is loaded in its place.
+#[tokio::test]
+async fn what_is_loaded_in_place_of_an_owner_is_on_its_list_once() {
+    let source = Counting::default();
+    let a = puppet("a", &source).await;
+    a.node.adopt(vec![draining("a", a.addr, true), ready("b", nowhere(), false)]);
+    for _ in 0..3 {
+        assert_eq!(get(&a, "k").await.unwrap().origin, Origin::Fallback);
+        a.core.drop_copy(a.core.hash("k"));
+    }
+    assert_eq!(source.0.load(SeqCst), 3);
+    assert_eq!(a.core.fallbacks.lock().values().map(std::collections::HashSet::len).collect::<Vec<_>>(), [1]);
+}
+
+/// It has not heard whose the key is now, and may write it without telling: also when it is known not to be reached, and not asked.
+#[tokio::test]
+async fn nothing_is_kept_while_the_last_owner_is_a_member_and_cannot_be_asked() {
+    let source = Counting::default();
+    let b = puppet("b", &source).await;
+    b.node.adopt(vec![ready("a", nowhere(), false), draining("b", b.addr, true)]);
+    b.node.adopt(vec![draining("a", nowhere(), false), ready("b", b.addr, true)]);
+    for _ in 0..4 {
+        get(&b, "k").await.unwrap();
+        b.core.refresh("k").await.unwrap();
+        assert_eq!(b.core.stats().entries, 0);
+    }
+    b.node.adopt(vec![ready("b", b.addr, true)]);
+    get(&b, "k").await.unwrap();
+    assert_eq!(b.core.stats().entries, 1, "who is gone writes nothing");
+}
+
+/// It hears that there is nothing to tell, and nobody drops anything because of it.
+#[tokio::test]
+async fn a_node_that_owns_nothing_comes_to_the_end_of_its_doubt() {
+    let source = Counting::default();
+    let a = puppet_that_has_lived(Duration::from_secs(60), "a", &source, HOP_BUDGET).await;
+    let b = puppet("b", &source).await;
+    let reader = |is_self| Peer { weight: 0, incarnation: 1, ..ready("b", b.addr, is_self) };
+    let (me, seen) = (ready("a", a.addr, true), ready("a", a.addr, false));
+    for view in [vec![me.clone(), reader(false)], vec![me.clone()], vec![me, reader(false)]] {
+        a.node.adopt(view);
+    }
+    b.node.adopt(vec![seen, reader(true)]);
+    assert!(crate::heal::is_untold(&a.node, NodeId::of("b")));
+    tokio::spawn(crate::heal::heal(b.node.clone(), b.keyspaces.clone()));
+    until("it has heard all", || !b.node.is_in_doubt()).await;
+    assert!(!crate::heal::is_untold(&a.node, NodeId::of("b")));
+}
