@@ -4,9 +4,12 @@
 //!
 //! - In harmony (the reader's node, the writer's node and all whom they see have one view and reach each other) none older than the
 //!   last write that returned Ok before the get began.
-//! - Where there was no harmony since the write began, an older one until [`HEALED`] after harmony is back.
+//! - In one view of owner, reader's node and writer's node, who reach each other, none older either, whatever befalls others.
+//! - Where there was no harmony since the write began, an older one until [`HEALED`] after harmony is back, and no longer than that after
+//!   all nodes were up and all links whole.
 //! - Where harmony was back before the write began, for [`SETTLED`] more, and no longer.
-//! - Whatever happens, as long as the reader's node and the writer's agree on the view, none older than a lease after the write.
+//! - Whatever happens, none older than a lease after the write, and as long again as the reader's node and the writer's had two views;
+//!   nor, where that is later, than [`HEALED`] after the reader's node has come to its view.
 //! - Where views differ, but all who are seen reach each other and see these two, and the writer's node sees them all, as in harmony: an
 //!   owner tells everybody whom it sees.
 //! - A write is owed to nobody by the dead, nor by who is out of sight: where nobody can have told of it, it is forgotten.
@@ -19,13 +22,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::history::{Get, History, LAG, LOAD_MAX, Space, Standing, Write, nodes_of};
+use distcache::Origin;
+
+use crate::history::{Get, History, LAG, LOAD_MAX, Space, Standing, Write, bits, nodes_of};
 
 /// The promise after a heal.
 const HEALED: Duration = Duration::from_secs(10);
 /// Connections are made anew, and what was in doubt dropped.
 const SETTLED: Duration = Duration::from_millis(1_500);
-const LEASE: Duration = Duration::from_secs(5);
 /// By how much the clock of an owner may differ from the one clock of this history over a lease, and then some.
 const LEASE_MARGIN: Duration = Duration::from_millis(400);
 /// What a node has sent arrives in this time, or never.
@@ -40,8 +44,10 @@ pub enum Violation {
     Stale { get: Get, write: Write, harmony_lost: Option<Duration> },
     /// A get returned what was never true, or the value of another key.
     Untrue { get: Get, newest: u64 },
-    /// A caller saw an error though everything was well.
+    /// A caller saw an error though its node was up and the source well.
     Error { get: Get },
+    /// So did a writer.
+    WriteError { write: Write },
     /// The nodes did not find one view in time.
     Parted { since: Duration, at: Duration },
     /// Something broke.
@@ -57,13 +63,16 @@ pub struct Verdict {
     pub faults: u64,
     /// Gets that overlooked a write of which nobody lived to tell.
     pub forgotten: u64,
+    /// Gets that came after a write, and those of them that had to return it: nothing would have excused another answer.
+    pub after_a_write: u64,
+    pub strict: u64,
     /// Nothing can be concluded from it, and why.
     pub void: Option<&'static str>,
 }
 
 /// Judges one run of this length.
 pub fn judge(history: &History, length: Duration) -> Verdict {
-    let standings = Standings(&history.standings);
+    let standings = Standings::new(&history.standings, history.lease);
     let mut violations: Vec<_> = history.broken.iter().cloned().map(Violation::Broken).collect();
     let mut writes: HashMap<(Space, usize), Vec<&Write>> = HashMap::new();
     for write in history.writes.iter() {
@@ -72,103 +81,173 @@ pub fn judge(history: &History, length: Duration) -> Verdict {
     for of_key in writes.values_mut() {
         of_key.sort_by_key(|write| write.version);
     }
-    let mut forgotten = 0;
+    let (mut forgotten, mut after_a_write, mut strict) = (0, 0, 0);
     for get in &history.gets {
         let of_key = writes.get(&(get.space, get.key)).map_or(&[][..], Vec::as_slice);
         match judge_get(get, of_key, &standings) {
             Some(Violation::Stale { write, .. }) if standings.is_forgotten(get, &write) => forgotten += 1,
             violation => violations.extend(violation),
         }
+        if let Some(last) = of_key.iter().rev().find(|write| write.outcome.is_ok() && write.ended <= get.begun) {
+            after_a_write += 1;
+            strict += u64::from(!is_allowed(get, last, &standings));
+        }
     }
+    let was_well = |write: &&Write| write.outcome.is_err() && standings.were_well(write.begun, write.ended);
+    violations.extend(history.writes.iter().filter(was_well).cloned().map(|write| Violation::WriteError { write }));
     violations.extend(standings.partings());
-    let is_hot = |get: &&Get| matches!(get.outcome, Ok((_, distcache::Origin::HotCopy)));
+    let is_hot = |get: &&Get| matches!(get.outcome, Ok((_, Origin::HotCopy)));
     let hot_hits = history.gets.iter().filter(is_hot).count() as u64;
     let ops = (history.gets.len() + history.writes.len()) as u64;
     let void = match () {
         () if ops < 100 * length.as_secs() => Some("under 100 operations a second"),
         () if history.faults == 0 => Some("no fault fired"),
         () if hot_hits == 0 => Some("no hot hit"),
+        () if after_a_write == 0 => Some("no write had returned before a get"),
+        () if strict * 3 < after_a_write => Some("most gets might have returned what is older"),
+        () if forgotten * 1_000 > ops => Some("too many writes died with their side"),
         () => None,
     };
-    Verdict { violations, ops, hot_hits, faults: history.faults, forgotten, void }
+    Verdict { violations, ops, hot_hits, faults: history.faults, forgotten, after_a_write, strict, void }
 }
 
 /// `writes`: those of the get's key, by version.
 fn judge_get(get: &Get, writes: &[&Write], standings: &Standings<'_>) -> Option<Violation> {
     let version = match &get.outcome {
         Ok((version, _)) => *version,
-        Err(_) => return standings.were_well(get).then(|| Violation::Error { get: get.clone() }),
+        Err(_) => return standings.had_a_source(get).then(|| Violation::Error { get: get.clone() }),
     };
     let newest = writes.iter().rev().find(|write| write.begun <= get.ended).map_or(0, |write| write.version);
     if version > newest {
         return Some(Violation::Untrue { get: get.clone(), newest });
     }
-    let came_late = writes.iter().find(|write| write.version == version && write.is_put && write.outcome.is_err());
+    // What was loaded is the source's, and no put that came late.
+    let is_entry = !matches!(get.outcome, Ok((_, Origin::Loaded | Origin::Fallback)));
+    let is_late = |write: &&&Write| write.version == version && write.is_put && write.outcome.is_err() && is_entry;
+    let came_late = writes.iter().find(is_late);
     let at_last = came_late.map_or(Duration::ZERO, |put| standings.goes_on_after(put) + UNDER_WAY);
     let newer = writes.iter().rev().take_while(|write| write.version > version && write.begun >= at_last);
     // The earliest of them has been true for the longest.
     let mut overlooked: Vec<_> = newer.filter(|write| write.outcome.is_ok() && write.ended <= get.begun).collect();
     overlooked.reverse();
     overlooked.into_iter().find_map(|write| {
-        // Also where it was lost while the get was under way.
-        let lost = standings.harmony_lost(get.node, write.node, get.ended);
-        let violation = || Violation::Stale { get: get.clone(), write: (*write).clone(), harmony_lost: lost };
-        (!is_allowed(get, write, lost, standings)).then(violation)
+        let harmony_lost = standings.harmony_lost(get.node, write.node, get.ended);
+        let violation = || Violation::Stale { get: get.clone(), write: (*write).clone(), harmony_lost };
+        (!is_allowed(get, write, standings)).then(violation)
     })
 }
 
-/// Whether a get may overlook a write that returned Ok before it began. `lost`: when there was no harmony last.
-fn is_allowed(get: &Get, write: &Write, lost: Option<Duration>, standings: &Standings<'_>) -> bool {
+/// Whether a get may overlook a write that returned Ok before it began.
+fn is_allowed(get: &Get, write: &Write, standings: &Standings<'_>) -> bool {
+    let lease = standings.lease;
     let source = if write.space == Space::Lagging { LAG + LOAD_MAX } else { Duration::ZERO };
     if get.begun <= write.ended + source {
         return true;
     }
-    let Some(lost) = lost else { return false };
-    if standings.were_in_touch(get, write) {
+    if standings.was_told_at_once(get, write) {
         return false;
     }
+    // Also where it was lost while the get was under way.
+    let Some(lost) = standings.harmony_lost(get.node, write.node, get.ended) else { return false };
     let patience = if lost >= write.begun { HEALED } else { SETTLED };
-    let within_lease = get.begun <= write.ended + LEASE + LEASE_MARGIN + source;
-    get.begun <= lost + patience + source && (within_lease || !standings.agreed(get, write))
+    if get.begun > lost + patience + source || get.begun > standings.broken_until(get.ended) + HEALED + source {
+        return false;
+    }
+    let (length, last) = standings.two_views(get, write);
+    let is_within_lease = get.begun <= write.ended + lease + LEASE_MARGIN + length + source;
+    (is_within_lease || get.begun <= last + HEALED + source) && !standings.were_in_touch(get, write)
 }
 
-struct Standings<'a>(&'a [Standing]);
+struct Standings<'a> {
+    all: &'a [Standing],
+    /// At each of them, when there was one last in which these two nodes were not in harmony, by both numbers.
+    harmony_lost: Vec<Vec<Option<Duration>>>,
+    /// At each of them, when a node was away last, or a link not whole.
+    broken_until: Vec<Duration>,
+    nodes: usize,
+    lease: Duration,
+}
 
-impl Standings<'_> {
+impl<'a> Standings<'a> {
+    fn new(all: &'a [Standing], lease: Duration) -> Self {
+        let nodes = all.first().map_or(0, |first| first.harmony.len());
+        let last_time = |is_so: &dyn Fn(&Standing) -> bool| -> Vec<Option<Duration>> {
+            let mut last = None;
+            let until = |standing: &Standing| {
+                last = if is_so(standing) { Some(standing.at) } else { last };
+                last
+            };
+            all.iter().map(until).collect()
+        };
+        let lost = |pair: usize| {
+            let (a, b) = (pair / nodes, pair % nodes);
+            last_time(&move |standing| standing.harmony[a] & 1 << b == 0)
+        };
+        let harmony_lost = (0..nodes * nodes).map(lost).collect();
+        let broken_until = last_time(&|standing| !standing.is_whole);
+        let broken_until = broken_until.into_iter().map(Option::unwrap_or_default).collect();
+        Self { all, harmony_lost, broken_until, nodes, lease }
+    }
+
     /// The last standing at or before a time, and the next one: what happens between two looks belongs to both.
     fn until(&self, at: Duration) -> &[Standing] {
-        let end = self.0.partition_point(|standing| standing.at <= at);
-        &self.0[..(end + 1).min(self.0.len())]
+        let end = self.all.partition_point(|standing| standing.at <= at);
+        &self.all[..(end + 1).min(self.all.len())]
     }
 
     /// When these two nodes, and whom they see, were last not in harmony, up to some time.
     fn harmony_lost(&self, a: usize, b: usize, until: Duration) -> Option<Duration> {
-        let is_lost = |standing: &&Standing| standing.harmony[a] & 1 << b == 0;
-        self.until(until).iter().rev().find(is_lost).map(|standing| standing.at)
+        let last = self.until(until).len().checked_sub(1)?;
+        self.harmony_lost[a * self.nodes + b][last]
     }
 
-    /// Whether the get's node had the writer's view all the time from the write on, until the get ended.
-    fn agreed(&self, get: &Get, write: &Write) -> bool {
-        let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
+    /// When a node was away last, or a link not whole, up to some time.
+    fn broken_until(&self, until: Duration) -> Duration {
+        self.until(until).len().checked_sub(1).map_or(Duration::ZERO, |last| self.broken_until[last])
+    }
+
+    /// For how long, from the write until the get ended, the get's node had another view than the writer's, which may have ended; and
+    /// when it last had, or changed its own.
+    fn two_views(&self, get: &Get, write: &Write) -> (Duration, Duration) {
+        let begun = self.all.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
         let between = &self.until(get.ended)[begun..];
-        let Some(first) = between.first() else { return false };
-        let view = first.views[write.node];
-        let written = between.iter().take_while(|standing| standing.at <= write.ended);
-        view != 0
-            && written.map(|standing| standing.views[write.node]).all(|seen| seen == view)
-            && between.iter().all(|standing| standing.views[get.node] == view)
+        let views = |standing: &Standing| (standing.views[write.node], standing.views[get.node]);
+        let differ = |standing: &Standing| views(standing).0 != views(standing).1 || views(standing).0 == NO_VIEW;
+        // What one of two looks sees may have begun right after the other.
+        let apart = |pair: &&[Standing]| pair.iter().any(differ);
+        let has_changed = |pair: &&[Standing]| views(&pair[0]).1 != views(&pair[1]).1;
+        let length = between.windows(2).filter(apart).map(|pair| pair[1].at - pair[0].at).sum();
+        let last = between.windows(2).rev().find(|pair| apart(pair) || has_changed(pair)).map(|pair| pair[1].at);
+        (length, last.unwrap_or_default())
+    }
+
+    /// Whether the owner, the get's node and the writer's had one view from a while before the write until the get ended, and reached
+    /// each other, whatever happened to others.
+    fn was_told_at_once(&self, get: &Get, write: &Write) -> bool {
+        let Some(owner) = get.owner.filter(|owner| write.owner == Some(*owner)) else { return false };
+        let three = [owner, get.node, write.node];
+        let Some(from) = write.begun.checked_sub(self.lease.max(AT_REST)) else { return false };
+        let begun = self.all.partition_point(|standing| standing.at < from).saturating_sub(1);
+        let during = &self.until(get.ended)[begun..];
+        let Some(view) = during.first().map(|first| first.views[owner]) else { return false };
+        let all = bits(three);
+        let is_well = |standing: &Standing| {
+            let is_so = |node: usize| standing.views[node] == view && standing.reaches[node] & all == all;
+            standing.stopped & all == 0 && three.into_iter().all(is_so)
+        };
+        view != NO_VIEW && during.iter().all(is_well)
     }
 
     /// Whether, from the write on, all whom the reader's node or the writer's ever saw were up, saw these two, were seen by the writer's,
     /// and reached each other: whoever of them was the owner told the reader's node of the write, whether their views were the same or not.
     /// A hold is known to the owner: it says nothing of what others load in its place where one of them is gone.
     fn were_in_touch(&self, get: &Get, write: &Write) -> bool {
-        let connected = self.0.partition_point(|standing| standing.at + SETTLED < write.begun).saturating_sub(1);
-        let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
+        let connected = self.all.partition_point(|standing| standing.at + SETTLED < write.begun).saturating_sub(1);
+        let begun = self.all.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
         let until = self.until(get.ended).len();
         let both = 1 << get.node | 1 << write.node;
         let of_either = |standing: &Standing| standing.sees[get.node] | standing.sees[write.node];
-        let seen = self.0[begun..until].iter().fold(both, |seen, standing| seen | of_either(standing));
+        let seen = self.all[begun..until].iter().fold(both, |seen, standing| seen | of_either(standing));
         let is_aware = |standing: &Standing| {
             let up = seen & !standing.away;
             (write.space == Space::Exact || up == seen)
@@ -177,13 +256,13 @@ impl Standings<'_> {
                 && nodes_of(up).all(|node| standing.sees[node] & both == both)
         };
         let is_connected = |standing: &Standing| nodes_of(seen).all(|node| standing.reaches[node] & seen == seen);
-        self.0[connected..until].iter().all(is_connected) && self.0[begun..until].iter().all(is_aware)
+        self.all[connected..until].iter().all(is_connected) && self.all[begun..until].iter().all(is_aware)
     }
 
     /// When a write had ended and no process that it may have been sent to stood still any more.
     fn goes_on_after(&self, write: &Write) -> Duration {
-        let begun = self.0.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
-        let (during, ended) = (&self.0[begun..], write.ended);
+        let begun = self.all.partition_point(|standing| standing.at < write.begun).saturating_sub(1);
+        let (during, ended) = (&self.all[begun..], write.ended);
         if during.iter().take_while(|standing| standing.at <= ended).all(|standing| standing.stopped == 0) {
             return ended;
         }
@@ -194,8 +273,8 @@ impl Standings<'_> {
     /// Whether nobody can have told the get's node of the write: no chain of nodes that saw each other, one after the other, leads from the
     /// writer's to it. Who is started anew is somebody else.
     fn is_forgotten(&self, get: &Get, write: &Write) -> bool {
-        let written = self.0.partition_point(|standing| standing.at < write.ended).saturating_sub(1);
-        let after = &self.0[written..self.until(get.begun).len()];
+        let written = self.all.partition_point(|standing| standing.at < write.ended).saturating_sub(1);
+        let after = &self.all[written..self.until(get.begun).len()];
         let Some(first) = after.first() else { return false };
         let aware = after.iter().fold(first.sees[write.node], |aware, standing| {
             let aware = aware & standing.up();
@@ -204,22 +283,30 @@ impl Standings<'_> {
         first.sees[write.node] != 0 && aware & 1 << get.node == 0
     }
 
-    /// Whether everything had been well for a while when the get began, and stayed so.
-    fn were_well(&self, get: &Get) -> bool {
-        let all = (1u32 << self.0.first().map_or(0, |first| first.harmony.len())) - 1;
-        let from = get.begun.saturating_sub(AT_REST);
-        let begun = self.0.partition_point(|standing| standing.at < from);
-        let during = self.until(get.ended).get(begun..).unwrap_or_default();
-        from > Duration::ZERO
-            && !during.is_empty()
-            && during.iter().all(|standing| standing.is_source_well && standing.harmony.iter().all(|seen| *seen == all))
+    /// Whether everything had been well for a while when a call began, and stayed so.
+    fn were_well(&self, call_begun: Duration, ended: Duration) -> bool {
+        self.for_a_while(call_begun, ended, |standing| standing.is_whole && standing.is_source_well && is_one(standing))
+    }
+
+    /// Whether the get's node was up and the source well for a while, whatever else there was: then a get is answered.
+    fn had_a_source(&self, get: &Get) -> bool {
+        let is_up = |standing: &Standing| standing.sees[get.node] != 0 && standing.stopped & 1 << get.node == 0;
+        self.for_a_while(get.begun, get.ended, |standing| standing.is_source_well && is_up(standing))
+    }
+
+    /// Whether something held from a while before a call until its end.
+    fn for_a_while(&self, call_begun: Duration, ended: Duration, holds: impl Fn(&Standing) -> bool) -> bool {
+        let from = call_begun.saturating_sub(AT_REST);
+        let begun = self.all.partition_point(|standing| standing.at < from);
+        let during = self.until(ended).get(begun..).unwrap_or_default();
+        from > Duration::ZERO && !during.is_empty() && during.iter().all(holds)
     }
 
     /// Times at which nodes that all reach each other had not found one view for too long.
     fn partings(&self) -> Vec<Violation> {
         let mut found = Vec::new();
         let mut since = None;
-        for standing in self.0 {
+        for standing in self.all {
             if !standing.is_whole || is_one(standing) {
                 since = None;
                 continue;
@@ -246,55 +333,18 @@ impl fmt::Display for Violation {
         match self {
             Self::Stale { get, write, harmony_lost } => {
                 let late = get.begun.saturating_sub(write.ended);
-                write!(
-                    f,
-                    "{:.3} s: node {} got version {:?} of {} key {}",
-                    get.begun.as_secs_f64(),
-                    get.node,
-                    get.outcome,
-                    get.space.name(),
-                    get.key
-                )?;
-                write!(
-                    f,
-                    ", {late:.1?} after version {} had been written at node {} ({:.3} to {:.3} s)",
-                    write.version,
-                    write.node,
-                    write.begun.as_secs_f64(),
-                    write.ended.as_secs_f64()
-                )?;
+                write!(f, "{get}, {late:.1?} after {write}")?;
                 match harmony_lost {
                     Some(lost) => write!(f, "; they were in harmony since {:.3} s", lost.as_secs_f64()),
                     None => write!(f, "; they had always been in harmony"),
                 }
             }
-            Self::Untrue { get, newest } => {
-                write!(
-                    f,
-                    "{:.3} s: node {} got {:?} of key {}, whose newest version was {newest}",
-                    get.begun.as_secs_f64(),
-                    get.node,
-                    get.outcome,
-                    get.key
-                )
-            }
-            Self::Error { get } => {
-                write!(
-                    f,
-                    "{:.3} s: node {} got {:?} of key {} though all was well",
-                    get.begun.as_secs_f64(),
-                    get.node,
-                    get.outcome,
-                    get.key
-                )
-            }
+            Self::Untrue { get, newest } => write!(f, "{get}, whose newest version was {newest}"),
+            Self::Error { get } => write!(f, "{get} though its node was up and the source well"),
+            Self::WriteError { write } => write!(f, "{write} though all was well"),
             Self::Parted { since, at } => {
-                write!(
-                    f,
-                    "{:.3} s: the nodes reach each other since {:.3} s and have not found one view",
-                    at.as_secs_f64(),
-                    since.as_secs_f64()
-                )
+                let (at, since) = (at.as_secs_f64(), since.as_secs_f64());
+                write!(f, "{at:.3} s: the nodes reach each other since {since:.3} s and have not found one view")
             }
             Self::Broken(what) => write!(f, "{what}"),
         }
@@ -303,8 +353,6 @@ impl fmt::Display for Violation {
 
 #[cfg(test)]
 mod tests {
-    use distcache::Origin;
-
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -337,6 +385,7 @@ mod tests {
             is_put: false,
             begun: SECOND * 100,
             ended: SECOND * 100,
+            owner: None,
             outcome: Ok(()),
         };
         let standings = (0..300).map(standing).collect();
@@ -345,7 +394,15 @@ mod tests {
 
     fn get(second: u32, version: u64) -> Get {
         let at = SECOND * second + Duration::from_millis(500);
-        Get { node: 1, space: Space::Exact, key: 0, begun: at, ended: at, outcome: Ok((version, Origin::HotCopy)) }
+        Get {
+            node: 1,
+            space: Space::Exact,
+            key: 0,
+            begun: at,
+            ended: at,
+            owner: None,
+            outcome: Ok((version, Origin::HotCopy)),
+        }
     }
 
     fn violations(lost: std::ops::Range<u32>, gets: &[Get]) -> usize {
@@ -395,6 +452,82 @@ mod tests {
         assert_eq!(judge(&cut, SECOND * 300).violations.len(), 1);
         cut.standings[111].views = vec![7, 7];
         assert_eq!(judge(&cut, SECOND * 300).violations.len(), 0, "it has met the other side");
+    }
+
+    #[test]
+    fn a_lease_and_the_time_with_two_views_bound_a_get_whose_view_has_changed() {
+        let mut cut = history(90..150, &[get(107, 0)]);
+        let of_the_reader = |cut: &mut History, from: usize, until: usize| {
+            cut.standings.iter_mut().for_each(|standing| (standing.views, standing.sees) = (vec![5, 5], vec![3, 3]));
+            cut.standings[from..until].iter_mut().for_each(|standing| standing.views = vec![5, 6]);
+            judge(cut, SECOND * 300).violations.len()
+        };
+        assert_eq!(of_the_reader(&mut cut, 0, 96), 1, "the same view since before the write");
+        assert_eq!(of_the_reader(&mut cut, 101, 102), 0, "ten seconds after it has come to its view");
+        cut.gets = vec![get(113, 0)];
+        assert_eq!(of_the_reader(&mut cut, 101, 102), 1);
+        assert_eq!(of_the_reader(&mut cut, 101, 110), 0, "as long again as there were two");
+    }
+
+    #[test]
+    fn ten_seconds_after_all_is_whole_nothing_excuses() {
+        let mut whole = history(90..150, &[get(109, 0)]);
+        let at_whole = |whole: &mut History, from: usize| {
+            for (at, standing) in whole.standings.iter_mut().enumerate() {
+                (standing.sees, standing.is_whole) = (vec![3, 3], at >= from);
+            }
+            judge(whole, SECOND * 300)
+                .violations
+                .iter()
+                .filter(|found| matches!(found, Violation::Stale { .. }))
+                .count()
+        };
+        assert_eq!((at_whole(&mut whole, 101), at_whole(&mut whole, 98)), (0, 1));
+    }
+
+    #[test]
+    fn whom_the_owner_reaches_is_told_at_once_whatever_befalls_others() {
+        let mut cut = history(0..300, &[Get { owner: Some(2), ..get(100, 0) }]);
+        cut.writes[0].owner = Some(2);
+        for standing in &mut cut.standings {
+            // The fourth hears only the third.
+            (standing.harmony, standing.views) = (vec![0; 4], vec![5; 4]);
+            (standing.sees, standing.reaches) = (vec![15; 4], vec![7, 7, 15, 12]);
+        }
+        let count = |cut: &History| judge(cut, SECOND * 300).violations.len();
+        assert_eq!(count(&cut), 1);
+        cut.standings[95].views = vec![5, 5, 6, 5];
+        assert_eq!(count(&cut), 0, "the owner had another view a moment ago");
+        cut.standings[95].views = vec![5; 4];
+        cut.gets[0].owner = Some(3);
+        assert_eq!(count(&cut), 0, "the key's owner is another now");
+    }
+
+    #[test]
+    fn what_is_loaded_is_no_put_that_came_late() {
+        let mut late = history(0..1, &[get(101, 0)]);
+        late.standings[98].is_source_well = false;
+        let failed = Write {
+            is_put: true,
+            outcome: Err("why".into()),
+            begun: SECOND * 99,
+            ended: SECOND * 99,
+            ..late.writes[0].clone()
+        };
+        late.writes = vec![failed, Write { version: 2, ..late.writes[0].clone() }];
+        late.gets[0].outcome = Ok((1, Origin::Owned));
+        assert_eq!(judge(&late, SECOND * 300).violations.len(), 0);
+        late.gets[0].outcome = Ok((1, Origin::Loaded));
+        assert_eq!(judge(&late, SECOND * 300).violations.len(), 1);
+    }
+
+    #[test]
+    fn a_write_that_fails_though_all_is_well_is_found() {
+        let mut failed = history(0..1, &[]);
+        failed.writes[0].outcome = Err("why".into());
+        assert_eq!(judge(&failed, SECOND * 300).violations.len(), 1);
+        failed.standings[95].is_whole = false;
+        assert_eq!(judge(&failed, SECOND * 300).violations.len(), 0);
     }
 
     #[test]
@@ -449,6 +582,7 @@ mod tests {
     #[test]
     fn a_put_that_failed_may_come_after_the_next_write_but_not_much_later() {
         let mut late = history(0..1, &[get(110, 1)]);
+        late.standings[99].is_source_well = false;
         late.writes[0] = Write { is_put: true, outcome: Err("why".into()), ..late.writes[0].clone() };
         let next = |second| Write {
             version: 2,
@@ -484,7 +618,13 @@ mod tests {
         assert_eq!(violations(0..1, &[get(120, 2)]), 1);
         let failed = Get { outcome: Err("why".into()), ..get(120, 0) };
         assert_eq!(violations(0..1, std::slice::from_ref(&failed)), 1);
-        assert_eq!(violations(115..121, &[failed]), 0);
+        assert_eq!(violations(115..121, std::slice::from_ref(&failed)), 1, "whoever else is out of sight");
+        let mut down = history(0..1, &[failed]);
+        down.standings[119].is_source_well = false;
+        assert_eq!(judge(&down, SECOND * 300).violations.len(), 0);
+        down.standings[119].is_source_well = true;
+        down.standings[119].sees[1] = 0;
+        assert_eq!(judge(&down, SECOND * 300).violations.len(), 0);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Only records, simulated or of real processes. The invariant: times are of one clock, and the standings are in their order.
 
+use std::fmt;
 use std::time::Duration;
 
 use distcache::Origin;
@@ -39,7 +40,32 @@ pub struct Get {
     pub key: usize,
     pub begun: Duration,
     pub ended: Duration,
+    /// The key's owner as the node saw it at the end, where that is known.
+    pub owner: Option<usize>,
     pub outcome: Result<(u64, Origin), String>,
+}
+
+impl fmt::Display for Get {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (begun, space) = (self.begun.as_secs_f64(), self.space.name());
+        write!(f, "{begun:.3} s: get at node {} of {space} key {}: ", self.node, self.key)?;
+        match &self.outcome {
+            Ok((version, origin)) => write!(f, "version {version}, {}", words(*origin)),
+            Err(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+/// Where a value came from.
+fn words(origin: Origin) -> &'static str {
+    match origin {
+        Origin::Owned => "owned",
+        Origin::HotCopy => "a hot copy",
+        Origin::Peer => "the owner's",
+        Origin::Loaded => "loaded",
+        Origin::Fallback => "loaded in place of the owner",
+        _ => "from elsewhere",
+    }
 }
 
 /// A caller raised the version of a key at the source, then told the cache.
@@ -52,7 +78,21 @@ pub struct Write {
     pub is_put: bool,
     pub begun: Duration,
     pub ended: Duration,
+    /// The key's owner as the node saw it at the beginning, where that is known.
+    pub owner: Option<usize>,
     pub outcome: Result<(), String>,
+}
+
+impl fmt::Display for Write {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = if self.is_put { "put" } else { "delete" };
+        let (begun, ended, space) = (self.begun.as_secs_f64(), self.ended.as_secs_f64(), self.space.name());
+        write!(f, "{verb} at node {} of {space} key {}, {begun:.3} to {ended:.3} s, ", self.node, self.key)?;
+        match &self.outcome {
+            Ok(()) => write!(f, "version {}", self.version),
+            Err(error) => write!(f, "version {}: {error}", self.version),
+        }
+    }
 }
 
 /// How the nodes stood to each other at one moment.
@@ -111,8 +151,9 @@ pub(crate) fn nodes_of(bits: u32) -> impl Iterator<Item = usize> {
 }
 
 /// All of a run.
-#[derive(Default)]
 pub struct History {
+    /// How long a hot copy lasts.
+    pub lease: Duration,
     pub gets: Vec<Get>,
     pub writes: Vec<Write>,
     pub standings: Vec<Standing>,
@@ -121,6 +162,20 @@ pub struct History {
     pub faults: u64,
     /// Something broke that has no place above.
     pub broken: Vec<String>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            lease: Duration::from_secs(5),
+            gets: Vec::new(),
+            writes: Vec::new(),
+            standings: Vec::new(),
+            events: Vec::new(),
+            faults: 0,
+            broken: Vec::new(),
+        }
+    }
 }
 
 impl History {

@@ -45,13 +45,16 @@ pub fn each(settings: Vec<Setting>, mut done: impl FnMut(Setting, Report) -> Con
 /// Runs seeds and says whether the promise was kept.
 pub fn run(first_seed: u64, seeds: u64, size: Size) -> ExitCode {
     let settings = (first_seed..first_seed + seeds).map(|seed| size.setting(seed)).collect();
-    let (mut ops, mut faults, mut hot_hits, mut forgotten, mut violations, mut void) = (0, 0, 0, 0, 0, 0);
+    let (mut ops, mut faults, mut hot_hits, mut violations, mut void) = (0, 0, 0, 0, 0);
+    let (mut forgotten, mut after_a_write, mut strict) = (0, 0, 0);
     let begun = Instant::now();
     each(settings, |setting, report| {
         ops += report.ops;
         faults += report.faults;
         hot_hits += report.hot_hits;
         forgotten += report.forgotten;
+        after_a_write += report.after_a_write;
+        strict += report.strict;
         violations += report.violations.len();
         if let Some(why) = report.void {
             void += 1;
@@ -69,6 +72,7 @@ pub fn run(first_seed: u64, seeds: u64, size: Size) -> ExitCode {
     });
     let hours = seeds as f64 * size.setting(0).length.as_secs_f64() / 3600.0;
     println!("{hours:.1} simulated hours in {:.0} s", begun.elapsed().as_secs_f64());
+    println!("{strict} of {after_a_write} gets had to answer the last write: nothing would have excused what is older");
     if forgotten > 0 {
         println!(
             "{forgotten} gets were too old of writes of which nobody can have told: who knew of them had ended, or was still out of sight"

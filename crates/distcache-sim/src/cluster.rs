@@ -16,6 +16,8 @@ use crate::plan::{Fault, Plan};
 
 const TICK: Duration = Duration::from_millis(1);
 /// How often it is looked how the nodes stand.
+/// An owner waits for its holders' word for two of these and more.
+const WHOLE_LATENCY_MAX: Duration = Duration::from_millis(60);
 const LOOK_EVERY: u32 = 10;
 const LATENCY: Duration = Duration::from_millis(1);
 /// By how much a link becomes slower from one look to the next: as queues fill, so that nothing is silent meanwhile.
@@ -80,6 +82,7 @@ impl Cluster<'_> {
             .udp_capacity(1 << 16);
         let mut sim = builder.build();
         let shared = Arc::new(Shared::new(nodes, setting.seed));
+        shared.history.lock().lease = plan.lease;
         let ips: Vec<IpAddr> = (0..nodes).map(|node| Ipv4Addr::new(10, 0, 0, node as u8 + 1).into()).collect();
         for number in 0..nodes {
             let node = NodePlan {
@@ -88,6 +91,11 @@ impl Cluster<'_> {
                 all: ips.clone(),
                 rate_ppm: plan.rates_ppm[number],
                 hop_budget: plan.hop_budget,
+                load_max: plan.load_max,
+                lease: plan.lease,
+                is_crowded: plan.is_crowded,
+                renews: plan.renews,
+                is_varied: plan.is_varied,
                 without: setting.without,
                 seed: setting.seed.wrapping_mul(31).wrapping_add(number as u64),
             };
@@ -263,8 +271,9 @@ impl Cluster<'_> {
 
     /// In both directions.
     fn is_link_whole(&self, a: usize, b: usize) -> bool {
-        let is_well = |a: usize, b: usize| self.links[a][b] == LinkState::default() && self.slow[a][b] == 0;
-        a == b || is_well(a, b) && is_well(b, a)
+        let is_well = |a: usize, b: usize| self.links[a][b] == LinkState::default();
+        let (latency, _) = self.latencies[a.min(b)][a.max(b)];
+        a == b || is_well(a, b) && is_well(b, a) && latency <= WHOLE_LATENCY_MAX
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use distcache_checker::LOAD_MAX;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -46,11 +47,26 @@ pub struct Plan {
     pub rates_ppm: Vec<u64>,
     /// How long a peer may be silent: the default, or so long that answers may be late.
     pub hop_budget: Duration,
+    /// How long a load may take: well below a lease, or longer than one.
+    pub load_max: Duration,
+    pub lease: Duration,
+    /// An owner has little room for the nodes that hold what.
+    pub is_crowded: bool,
+    /// Values expire soon, are answered for a while after, and renewed ahead.
+    pub renews: bool,
+    /// Callers also ask for many keys at once, write by the calls for many, and refresh.
+    pub is_varied: bool,
 }
 
 /// Runs of this length or more see a cut that lasts longer than membership remembers the dead.
 const LONG_RUN: Duration = Duration::from_secs(8 * 60);
 const LONG_CUT_AT: Duration = Duration::from_secs(60);
+/// When two nodes of such a run lose each other, and all others see both of them.
+const PAIR_CUT_AT: Duration = Duration::from_secs(270);
+/// The default, twice; shorter than an answer may be under way; longer than a cut takes to heal.
+const LEASES: [Duration; 4] =
+    [Duration::from_secs(5), Duration::from_secs(5), Duration::from_millis(500), Duration::from_secs(20)];
+const LONG_LOAD_MAX: Duration = Duration::from_secs(8);
 
 const HOP_BUDGETS_MS: [u64; 2] = [250, 750];
 
@@ -81,10 +97,17 @@ impl Plan {
         let rates_ppm = (0..nodes).map(|_| dice.rng.random_range(RATE_PPM - RATE_OFF_PPM..=RATE_PPM + RATE_OFF_PPM));
         let rates_ppm = rates_ppm.collect();
         let hop_budget = Duration::from_millis(HOP_BUDGETS_MS[dice.rng.random_range(0..HOP_BUDGETS_MS.len())]);
+        let (mut load_max, mut renews, mut is_crowded, mut lease) = (LOAD_MAX, false, false, LEASES[0]);
         if length >= LONG_RUN {
             troubles.push(Trouble { at: LONG_CUT_AT, lasts: dice.between(65_000, 130_000), fault: dice.cut() });
+            troubles.extend(dice.pair_cut(PAIR_CUT_AT));
+            load_max = [LOAD_MAX, LONG_LOAD_MAX][dice.rng.random_range(0..2)];
+            renews = dice.rng.random_range(0..3) == 0;
+            is_crowded = dice.rng.random_range(0..4) == 0;
+            lease = LEASES[dice.rng.random_range(0..LEASES.len())];
         }
-        Self { rates_ppm, hop_budget, troubles }
+        let is_varied = length >= LONG_RUN;
+        Self { rates_ppm, hop_budget, load_max, lease, is_crowded, renews, is_varied, troubles }
     }
 }
 
@@ -128,6 +151,18 @@ impl Dice {
         Trouble { at, lasts, fault }
     }
 
+    /// Two nodes lose each other; one of them may be started anew meanwhile.
+    fn pair_cut(&mut self, at: Duration) -> Vec<Trouble> {
+        let ((a, b), lasts) = (self.pair(), self.between(5_000, 90_000));
+        let one_way = |from, to| Trouble { at, lasts, fault: Fault::OneWay { from, to } };
+        let mut troubles = vec![one_way(a, b), one_way(b, a)];
+        if self.rng.random_range(0..2) == 0 {
+            let (at, lasts) = (at + self.between(1_000, 20_000), self.between(100, 6_000));
+            troubles.push(Trouble { at, lasts, fault: Fault::Crash { node: a } });
+        }
+        troubles
+    }
+
     /// The nodes of a minority, or of a half.
     fn cut(&mut self) -> Fault {
         let size = self.rng.random_range(1..=self.nodes / 2);
@@ -140,6 +175,18 @@ impl Dice {
         }
         side.sort_unstable();
         Fault::Cut { side }
+    }
+}
+
+/// What there is besides the troubles, which are told in their time.
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let off = |rate: &u64| (*rate as f64 - RATE_PPM as f64) / 10_000.0;
+        let rates: Vec<_> = self.rates_ppm.iter().map(|rate| format!("{:+.2} %", off(rate))).collect();
+        write!(f, "{} troubles; the nodes' clocks are off by {}; ", self.troubles.len(), rates.join(", "))?;
+        write!(f, "a peer may be silent for {:?}; a load may take {:?}", self.hop_budget, self.load_max)?;
+        write!(f, "; leases of {:?}{}", self.lease, if self.is_crowded { ", and little room for them" } else { "" })?;
+        write!(f, "; {}", if self.renews { "values expire and are renewed" } else { "values do not expire" })
     }
 }
 

@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use distcache_checker::{Get, History, Space, Violation, Write, judge};
+use distcache_checker::{History, Space, Violation, judge};
 
 use crate::cluster::{self, Setting};
+use crate::plan::Plan;
 
-/// Prints faults and views, and the gets and writes of one key or of those in violations.
+/// Prints what was planned, faults and views, and the gets and writes of one key or of those in violations.
 pub fn replay(setting: Setting, key: Option<usize>, seconds: Range<f64>) -> ExitCode {
     let history = cluster::run(setting);
     let verdict = judge(&history, setting.length);
@@ -19,6 +20,7 @@ pub fn replay(setting: Setting, key: Option<usize>, seconds: Range<f64>) -> Exit
         Some(key) => Space::ALL.into_iter().map(|space| (space, key)).collect(),
         None => verdict.violations.iter().filter_map(key_of).collect(),
     };
+    println!("{}", Plan::of(setting.seed, setting.nodes, setting.length));
     let mut lines = lines(&history, &concerned);
     lines.extend(
         verdict.violations.iter().filter_map(|violation| Some((time_of(violation)?, format!("VIOLATION {violation}")))),
@@ -29,6 +31,11 @@ pub fn replay(setting: Setting, key: Option<usize>, seconds: Range<f64>) -> Exit
     }
     let pending = verdict.violations.iter().filter(|violation| time_of(violation).is_none());
     pending.for_each(|violation| println!("VIOLATION {violation}"));
+    if concerned.is_empty() {
+        println!(
+            "(no get and no write is shown where nothing was wrong: choose a key by --key, seconds by --from and --to)"
+        );
+    }
     println!(
         "seed={} ops={} faults={} hot_hits={} violations={} void={} fingerprint={:016x}",
         setting.seed,
@@ -47,6 +54,7 @@ fn key_of(violation: &Violation) -> Option<(Space, usize)> {
         Violation::Stale { get, .. } | Violation::Untrue { get, .. } | Violation::Error { get } => {
             Some((get.space, get.key))
         }
+        Violation::WriteError { write } => Some((write.space, write.key)),
         Violation::Parted { .. } | Violation::Broken(_) => None,
     }
 }
@@ -54,6 +62,7 @@ fn key_of(violation: &Violation) -> Option<(Space, usize)> {
 fn time_of(violation: &Violation) -> Option<Duration> {
     match violation {
         Violation::Stale { get, .. } | Violation::Untrue { get, .. } | Violation::Error { get } => Some(get.ended),
+        Violation::WriteError { write } => Some(write.ended),
         Violation::Parted { at, .. } => Some(*at),
         Violation::Broken(_) => None,
     }
@@ -62,34 +71,8 @@ fn time_of(violation: &Violation) -> Option<Duration> {
 fn lines(history: &History, concerned: &BTreeSet<(Space, usize)>) -> Vec<(Duration, String)> {
     let mut lines = history.events.clone();
     let gets = history.gets.iter().filter(|get| concerned.contains(&(get.space, get.key)));
-    lines.extend(gets.map(|get| (get.ended, line_of_get(get))));
+    lines.extend(gets.map(|get| (get.ended, format!("  {get}"))));
     let writes = history.writes.iter().filter(|write| concerned.contains(&(write.space, write.key)));
-    lines.extend(writes.map(|write| (write.ended, line_of_write(write))));
+    lines.extend(writes.map(|write| (write.ended, format!("  {write}"))));
     lines
-}
-
-fn line_of_get(get: &Get) -> String {
-    let (took, space) = (get.ended.saturating_sub(get.begun), get.space.name());
-    match &get.outcome {
-        Ok((version, origin)) => {
-            format!("  get   node {} {space} key {}: version {version} ({origin:?}), {took:?}", get.node, get.key)
-        }
-        Err(error) => format!("  get   node {} {space} key {}: {error}, {took:?}", get.node, get.key),
-    }
-}
-
-fn line_of_write(write: &Write) -> String {
-    let verb = if write.is_put { "put  " } else { "delete" };
-    let outcome = match &write.outcome {
-        Ok(()) => "ok",
-        Err(error) => error,
-    };
-    let begun = write.begun.as_secs_f64();
-    format!(
-        "  {verb} node {} {} key {}: version {} since {begun:.3}, {outcome}",
-        write.node,
-        write.space.name(),
-        write.key,
-        write.version
-    )
 }

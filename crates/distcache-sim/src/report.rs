@@ -18,6 +18,8 @@ pub struct Report {
     pub hot_hits: u64,
     pub faults: u64,
     pub forgotten: u64,
+    pub after_a_write: u64,
+    pub strict: u64,
     pub void: Option<String>,
     pub violations: Vec<Found>,
 }
@@ -40,6 +42,8 @@ impl Report {
             hot_hits: verdict.hot_hits,
             faults: verdict.faults,
             forgotten: verdict.forgotten,
+            after_a_write: verdict.after_a_write,
+            strict: verdict.strict,
             void: verdict.void.map(Into::into),
             violations: verdict.violations.iter().map(found).collect(),
         }
@@ -56,7 +60,8 @@ impl Report {
 
     /// One line for each thing to say; the last one says that it is the last.
     pub fn to_lines(&self) -> String {
-        let mut lines = format!("counts {} {} {} {}\n", self.ops, self.hot_hits, self.faults, self.forgotten);
+        let counts = [self.ops, self.hot_hits, self.faults, self.forgotten, self.after_a_write, self.strict];
+        let mut lines = format!("counts {}\n", counts.map(|count| count.to_string()).join(" "));
         let mut line = |kind: &str, text: &str| writeln!(lines, "{kind} {text}").unwrap_or_default();
         self.void.iter().for_each(|why| line("void", why));
         for found in &self.violations {
@@ -73,7 +78,8 @@ impl Report {
             match kind {
                 "counts" => {
                     let counts: Vec<u64> = text.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
-                    [report.ops, report.hot_hits, report.faults, report.forgotten] = counts.try_into().ok()?;
+                    let [ops, hot_hits, faults, forgotten, after_a_write, strict] = counts.try_into().ok()?;
+                    report = Self { ops, hot_hits, faults, forgotten, after_a_write, strict, ..report };
                 }
                 "void" => report.void = Some(text.into()),
                 "stale" | "wrong" => report.violations.push(Found { is_stale: kind == "stale", text: text.into() }),
@@ -114,7 +120,10 @@ mod tests {
     fn a_report_arrives_as_it_was_sent_and_a_part_of_one_does_not() {
         let found = |is_stale, text: &str| Found { is_stale, text: text.into() };
         let violations = vec![found(true, "1 s: too old"), found(false, "broken")];
-        let report = Report { ops: 1, hot_hits: 2, faults: 3, forgotten: 4, void: Some("no fault".into()), violations };
+        let void = Some("no fault".into());
+        let counted =
+            Report { ops: 1, hot_hits: 2, faults: 3, forgotten: 4, after_a_write: 6, strict: 5, ..Report::default() };
+        let report = Report { void, violations, ..counted };
         let lines = report.to_lines();
         assert_eq!(Report::parse(&lines).as_ref(), Some(&report));
         assert_eq!(Report::parse(lines.strip_suffix("end \n").unwrap()), None);

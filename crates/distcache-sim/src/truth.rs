@@ -59,6 +59,8 @@ pub fn parse(value: &[u8]) -> Option<(usize, u64)> {
 /// The source of one keyspace.
 pub struct Source {
     pub space: Space,
+    /// How long a load may take.
+    pub load_max: Duration,
     pub truth: Arc<Mutex<Truth>>,
 }
 
@@ -67,7 +69,8 @@ impl DataSource for Source {
         let key: usize = key.parse().map_err(SourceError::failed)?;
         let (before, after, fails) = {
             let mut truth = self.truth.lock();
-            let longest = if truth.is_slow { 900 } else { 60 };
+            // Of two halves; a slow source takes nearly as long as it may.
+            let longest = if truth.is_slow { self.load_max.as_millis() as u64 * 45 / 100 } else { 60 };
             let fails = truth.fails && truth.rng.random_range(0..10) < 6;
             (truth.rng.random_range(1..longest), truth.rng.random_range(1..longest), fails)
         };

@@ -109,6 +109,7 @@ impl History {
             key: read.key as usize,
             begun: read.start,
             ended: read.end,
+            owner: None,
             outcome: read.outcome.clone().map(|seen| (seen.version - 1, seen.origin())),
         };
         let write = |write: &Write| distcache_checker::Write {
@@ -119,6 +120,7 @@ impl History {
             is_put: write.kind == Kind::Put,
             begun: write.start,
             ended: write.end,
+            owner: None,
             outcome: write.outcome.clone(),
         };
         distcache_checker::History {
