@@ -144,18 +144,18 @@ fn is_allowed(get: &Get, write: &Write, standings: &Standings<'_>) -> bool {
     if get.begun <= write.ended + source {
         return true;
     }
-    if standings.was_told_at_once(get, write) {
-        return false;
-    }
     // Also where it was lost while the get was under way.
     let Some(lost) = standings.harmony_lost(get.node, write.node, get.ended) else { return false };
     let patience = if lost >= write.begun { HEALED } else { SETTLED };
     if get.begun > lost + patience + source || get.begun > standings.broken_until(get.ended) + HEALED + source {
         return false;
     }
-    let (length, last) = standings.two_views(get, write);
-    let is_within_lease = get.begun <= write.ended + lease + LEASE_MARGIN + length + source;
-    (is_within_lease || get.begun <= last + HEALED + source) && !standings.were_in_touch(get, write)
+    let lease_ends = write.ended + lease + LEASE_MARGIN + source;
+    let is_excused = get.begun <= lease_ends || {
+        let (length, last) = standings.two_views(get, write);
+        get.begun <= lease_ends + length || get.begun <= last + HEALED + source
+    };
+    is_excused && !standings.were_in_touch(get, write) && !standings.was_told_at_once(get, write)
 }
 
 struct Standings<'a> {

@@ -2,7 +2,8 @@
 //!
 //! In reading order: `plan` (what will befall the cluster, by a seed), `truth` (the source), `callers` (a node and those who call
 //! it), `cluster` (nodes, network and plan put together), `report` (one seed, in a process of its own), `replay` (its history,
-//! for people), `campaign` (many seeds), `hunt` (the protocol without one of its rules). Whether what happened was allowed says the crate `distcache-checker`.
+//! for people), `campaign` (many seeds), `hunt` (the protocol without one of its rules). Whether what happened was allowed says the
+//! crate `distcache-checker`.
 
 mod callers;
 mod campaign;
@@ -83,6 +84,9 @@ enum Command {
         /// This rule only.
         #[arg(long)]
         rule: Option<String>,
+        /// Only look whether the seeds that the docs name show it still.
+        #[arg(long, conflicts_with_all = ["seeds", "first_seed", "rule"])]
+        known: bool,
         #[command(flatten)]
         size: Size,
     },
@@ -122,7 +126,8 @@ fn main() -> ExitCode {
             print!("{}", Report::of(&distcache_checker::judge(&cluster::run(setting), setting.length)).to_lines());
             ExitCode::SUCCESS
         }
-        Command::Hunt { seeds, first_seed, rule, size } => match rule_of(rule) {
+        Command::Hunt { known: true, size, .. } => hunt::known(size),
+        Command::Hunt { seeds, first_seed, rule, size, .. } => match rule_of(rule) {
             Ok(rule) => hunt::hunt(first_seed, seeds, rule, size),
             Err(()) => no_such_rule(),
         },

@@ -12,7 +12,7 @@ use distcache_checker::{Verdict, Violation};
 use crate::cluster::Setting;
 
 /// What there is to say of one seed.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub ops: u64,
     pub hot_hits: u64,
@@ -25,7 +25,7 @@ pub struct Report {
 }
 
 /// A violation in words, and whether it is an answer that is too old.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub is_stale: bool,
     pub text: String,
@@ -47,6 +47,11 @@ impl Report {
             void: verdict.void.map(Into::into),
             violations: verdict.violations.iter().map(found).collect(),
         }
+    }
+
+    /// Nothing was wrong, and the run means something.
+    pub fn is_clean(&self) -> bool {
+        self.violations.is_empty() && self.void.is_none()
     }
 
     /// The first answer that was too old.

@@ -30,6 +30,8 @@ pub struct Promises {
     pub hits: f64,
     /// Hits are counted over so long.
     pub hits_sample: Duration,
+    /// Keys from this one on are read so seldom that most would still be missing then had they been dropped: after a heal they are not.
+    pub seldom_read_from: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +65,9 @@ pub struct Told {
     pub one_view_after: Option<Duration>,
     pub hits_before: f64,
     pub hits_after: f64,
+    /// The same of keys that are seldom read.
+    pub seldom_before: f64,
+    pub seldom_after: f64,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -212,8 +217,12 @@ impl<'a> Judge<'a> {
         let next = self.history.faults.get(number + 1).map_or(self.history.ended, |next| next.begin);
         let warm = next.min(fault.end + self.promises.warm_again);
         let sample = self.promises.hits_sample;
-        let before = self.hits(fault.begin.saturating_sub(sample), fault.begin);
-        let after = self.hits(warm.saturating_sub(sample).max(fault.end), warm);
+        let around =
+            [(fault.begin.saturating_sub(sample), fault.begin), (warm.saturating_sub(sample).max(fault.end), warm)];
+        let seldom_from = self.promises.seldom_read_from;
+        let [before, after] = around.map(|(from, to)| self.hits(from, to, |read| read.key < seldom_from));
+        let [seldom_before, seldom_after] =
+            around.map(|(from, to)| self.hits(from, to, |read| read.key >= seldom_from));
         if fault.one_view_after.is_none_or(|after| after > self.promises.recovery) {
             let violation = Violation::Apart { fault: fault.name.clone(), one_view_after: fault.one_view_after };
             self.verdict.violations.push(violation);
@@ -221,13 +230,20 @@ impl<'a> Judge<'a> {
         if after < before * self.promises.hits {
             self.verdict.violations.push(Violation::Cold { fault: fault.name.clone(), before, after });
         }
+        // Who was killed comes back with nothing.
+        let is_healed = !fault.parts.is_empty();
+        if is_healed && seldom_after < seldom_before * self.promises.hits {
+            let fault = format!("{}, keys that are seldom read", fault.name);
+            self.verdict.violations.push(Violation::Cold { fault, before: seldom_before, after: seldom_after });
+        }
         let told = &mut self.verdict.faults[number];
+        (told.seldom_before, told.seldom_after) = (seldom_before, seldom_after);
         (told.hits_before, told.hits_after, told.one_view_after) = (before, after, fault.one_view_after);
     }
 
     /// The part of the reads in this time that were hits; none at all is none.
-    fn hits(&self, from: Moment, to: Moment) -> f64 {
-        let reads = self.history.reads.iter().filter(|read| read.start >= from && read.start < to);
+    fn hits(&self, from: Moment, to: Moment, is_wanted: impl Fn(&Read) -> bool) -> f64 {
+        let reads = self.history.reads.iter().filter(|read| read.start >= from && read.start < to && is_wanted(read));
         let seen: Vec<bool> = reads.filter_map(|read| read.outcome.as_ref().ok()).map(|seen| seen.is_hit).collect();
         seen.iter().filter(|is_hit| **is_hit).count() as f64 / seen.len().max(1) as f64
     }

@@ -16,7 +16,11 @@ use crate::history::{Kind, Moment, Node, Read, Seen, Write};
 use crate::node::{NODES, http_of};
 use crate::origin::Origin;
 
+/// Keys that are written, and read all the time.
 pub const KEYS: u32 = 240;
+/// More keys, which are only read, and each of them so seldom that it would be missing for a while had it been dropped.
+pub const SELDOM_READ: u32 = 30_000;
+const WARMING_AT_ONCE: u32 = 40;
 const READERS_PER_NODE: usize = 3;
 const READ_PAUSE: Duration = Duration::from_millis(8);
 /// Enough that some are left while others wait for a node that does not answer.
@@ -64,6 +68,17 @@ impl Load {
     }
 }
 
+/// Reads every key once.
+pub fn warm_up() {
+    let warm = |first: u32| {
+        let mut client = http_of(first as usize % NODES);
+        for key in (first..KEYS + SELDOM_READ).step_by(WARMING_AT_ONCE as usize) {
+            seen(client.send("GET", &path(key), "")).unwrap();
+        }
+    };
+    std::thread::scope(|scope| (0..WARMING_AT_ONCE).for_each(|first| drop(scope.spawn(move || warm(first)))));
+}
+
 struct Caller {
     clock: Instant,
     done: Arc<AtomicBool>,
@@ -74,7 +89,8 @@ impl Caller {
     fn read_at(mut self, node: Node) -> Vec<Read> {
         let (mut client, mut reads) = (http_of(node), Vec::new());
         while !self.done.load(Relaxed) {
-            let key = self.random.key();
+            let is_seldom = self.random.below(2) == 0;
+            let key = if is_seldom { KEYS + self.random.below(SELDOM_READ.into()) as u32 } else { self.random.key() };
             let start = self.clock.elapsed();
             let outcome = seen(client.send("GET", &path(key), ""));
             reads.push(Read { node, key, start, end: self.clock.elapsed(), outcome });

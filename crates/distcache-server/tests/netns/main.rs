@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use checker::{Promises, Told, Verdict, Violation, judge};
 use history::{Fault, History};
-use load::{KEYS, Load};
+use load::{KEYS, Load, SELDOM_READ};
 use network::Network;
 use node::{NODES, Node};
 use origin::Origin;
@@ -38,6 +38,7 @@ const PROMISES: Promises = Promises {
     warm_again: Duration::from_secs(30),
     hits: 0.95,
     hits_sample: Duration::from_secs(5),
+    seldom_read_from: KEYS,
 };
 /// Until all keys are there.
 const WARM_UP: Duration = Duration::from_secs(6);
@@ -85,9 +86,10 @@ struct Cluster {
 impl Cluster {
     fn start(dir: &Path) -> Self {
         let network = Network::of(NODES);
-        let origin = Arc::new(Origin::start(network::OUTSIDE, KEYS));
+        let origin = Arc::new(Origin::start(network::OUTSIDE, KEYS + SELDOM_READ));
         let nodes: Vec<Node> = (0..NODES).map(|number| Node::start(number, &origin, dir)).collect();
         assert!(one_view_after(&nodes).is_some(), "the nodes do not find each other");
+        load::warm_up();
         let load = Load::start(&origin);
         let standings = Standings::watch(load.clock());
         Self { network, nodes, load, standings, faults: Vec::new() }
@@ -199,6 +201,10 @@ fn judge_as_simulated(history: &History) -> usize {
     let is_whole = |standing: &&distcache_checker::Standing| standing.harmony.iter().all(|seen| *seen == all);
     let (looks, whole) = (history.standings.len(), history.standings.iter().filter(is_whole).count());
     println!("by the checker of the simulation: {} ops; {whole} of {looks} looks found all in harmony", verdict.ops);
+    println!(
+        "{} of {} gets after a write had to answer it; {} missed a write that died with its side",
+        verdict.strict, verdict.after_a_write, verdict.forgotten
+    );
     verdict.violations.iter().take(VIOLATIONS_SHOWN).for_each(|violation| println!("VIOLATED: {violation}"));
     verdict.void.iter().for_each(|why| println!("VOID: {why}"));
     verdict.violations.len() + usize::from(verdict.void.is_some())
@@ -209,13 +215,15 @@ fn tell(verdict: &Verdict) {
         "{} reads ({} of copies), {} writes; {} reads of what a failed put had brought",
         verdict.reads, verdict.copies, verdict.writes, verdict.of_failed_puts
     );
-    for Told { name, reads, writes, stale, stale_for_max, errors, one_view_after, hits_before, hits_after } in
-        &verdict.faults
-    {
+    for told in &verdict.faults {
+        let Told { name, reads, writes, stale, stale_for_max, errors, one_view_after, .. } = told;
         println!("{name}: {reads} reads, {writes} writes, until all is as before");
         println!("  older versions, as granted: {stale}, the latest {stale_for_max:.2?} after the write");
         println!("  one view after the end: {one_view_after:.2?}");
-        println!("  hits: {:.1} % before, {:.1} % after", hits_before * 100.0, hits_after * 100.0);
+        let [before, after, seldom_before, seldom_after] =
+            [told.hits_before, told.hits_after, told.seldom_before, told.seldom_after].map(|part| part * 100.0);
+        println!("  hits: {before:.1} % before, {after:.1} % after");
+        println!("  of keys that are seldom read: {seldom_before:.1} % before, {seldom_after:.1} % after");
         for (error, count) in errors {
             println!("  error, as granted: {count} x {error}");
         }

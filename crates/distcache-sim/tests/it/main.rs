@@ -18,6 +18,16 @@ fn a_seed_goes_the_same_way_each_time() {
     assert_eq!(first, replayed());
 }
 
+/// Also of a run that means nothing: a scripted check looks at the status alone.
+#[test]
+fn the_status_says_whether_the_promise_was_kept() {
+    let status =
+        |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_distcache-sim")).args(args).output().unwrap().status.code();
+    assert_eq!(status(&["replay", "--seed", "2", "--minutes", "5"]), Some(0));
+    assert_eq!(status(&["replay", "--seed", "2", "--minutes", "5", "--without", "Detach"]), Some(1));
+    assert_eq!(status(&["run", "--seeds", "1", "--minutes", "0.2"]), Some(1), "no fault fires so soon");
+}
+
 /// What is said of a seed among others is what is said of it alone.
 #[test]
 fn a_seed_that_comes_second_goes_as_it_does_first() {

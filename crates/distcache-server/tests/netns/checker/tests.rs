@@ -208,6 +208,26 @@ fn a_cache_that_stays_cold_is_found() {
     assert!(matches!(&cold(160.0, 186.0)[..], [Violation::Cold { before: 1.0, after: 0.8, .. }]));
 }
 
+/// What is read all the time is there again at once, whatever was dropped.
+#[test]
+fn entries_that_a_heal_has_dropped_are_found_among_the_keys_that_are_seldom_read() {
+    let with = |is_hit_after: bool, is_healed: bool| {
+        let mut history = split();
+        let seldom = |second: u32| {
+            let outcome = Ok(Seen { version: 1, is_hit: second < 160 || is_hit_after, is_copy: false });
+            Read { key: PROMISES.seldom_read_from, outcome, ..read(f64::from(second), 0, 1) }
+        };
+        history.reads.extend((1..=250).map(seldom));
+        if !is_healed {
+            (history.faults[0].parts, history.faults[0].silent) = (Vec::new(), Some(3));
+        }
+        violations(history, &[], &[])
+    };
+    assert_eq!(with(true, true), []);
+    assert!(matches!(&with(false, true)[..], [Violation::Cold { before: 1.0, after: 0.0, .. }]));
+    assert_eq!(with(false, false), [], "who was killed comes back with nothing");
+}
+
 #[test]
 fn a_history_that_shows_too_little_is_void() {
     let why = |history: &History| match &judge(history, &PROMISES).violations[..] {
