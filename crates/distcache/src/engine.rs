@@ -300,8 +300,9 @@ impl Engine {
         ready.load(Ordering::Acquire) && !self.node.stop.is_cancelled()
     }
 
-    /// Leaves the cluster and stops. From the call on [`is_ready`](Self::is_ready) is false; the others are told, requests
-    /// under way have `grace` to finish, then everything ends.
+    /// Leaves the cluster and stops. From the call on [`is_ready`](Self::is_ready) is false; the others are told, and take over what
+    /// this node owns: it hands them its entries, the hottest first, and answers until they know. All of that and the requests under
+    /// way have `grace`, then everything ends.
     pub async fn shutdown(&self, grace: Duration) {
         let (Standing::Alone { ready, .. } | Standing::Member { ready, .. }) = &*self.standing;
         ready.store(false, Ordering::Release);

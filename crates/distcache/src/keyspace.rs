@@ -57,6 +57,7 @@ use load::Purpose;
 use renew::Failures;
 use serve::IN_TRANSIT;
 pub(crate) use serve::Served;
+use tell::Tidings;
 use warm::WarmUp;
 
 /// A keyspace of a running engine. Cheap to clone; saves the look-up by name in every call.
@@ -214,6 +215,8 @@ pub(crate) struct Core {
     /// Copies that this node has loaded in place of an owner, which does not know of them.
     fallbacks: Mutex<HashMap<NodeId, HashSet<u64>>>,
     undelivered: Undelivered,
+    /// What new owners could not be told that are members and are not reached.
+    postponed: Mutex<HashMap<NodeId, Tidings>>,
     sightings: Sightings,
     hot_keys: HotKeys,
     failures: Failures,
@@ -251,6 +254,7 @@ impl Core {
             holds: Holds::new(limits.holds_max),
             fallbacks: Mutex::default(),
             undelivered: Undelivered::new(limits.leased_keys_max),
+            postponed: Mutex::default(),
             sightings: Sightings::new(),
             hot_keys: HotKeys::new(limits.hot_keys_max, node.clock.now()),
             failures: Failures::new(),

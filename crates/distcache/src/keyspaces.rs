@@ -153,6 +153,7 @@ impl Keyspaces {
         for core in self.all() {
             core.drop_fallbacks(peer);
             core.tell_undelivered(peer);
+            core.tell_postponed(peer);
         }
     }
 

@@ -6,6 +6,7 @@
 //! or began to load, before that. The invariants: a change is told until its receiver confirms, or owns the key no more; what the
 //! log has lost is told as a doubt about all that is older.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -37,7 +38,7 @@ const TELL_PAUSE: Duration = Duration::from_millis(100);
 const GIVEN_BEFORE: Duration = Duration::from_millis(100);
 /// A receiver that is a member and is not reached is told all the same, when it is; but it is tried less and less often.
 const TELL_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// After this long the log says so.
+/// After this long it is left alone until it is reached.
 const TELL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An age as it was when it was sent, made younger by what clocks that run at different rates and tick in steps may differ: so
@@ -47,10 +48,27 @@ fn written_at(now: Moment, age: Duration) -> Moment {
 }
 
 /// What one receiver is to be told.
-struct Tidings {
-    changes: Vec<(u64, Moment)>,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tidings {
+    pub(super) changes: Vec<(u64, Moment)>,
     /// The newest change that the log has lost, and the slots concerned.
-    lost: Option<(Moment, Vec<u8>)>,
+    pub(super) lost: Option<(Moment, Vec<u8>)>,
+}
+
+impl Tidings {
+    /// Of a key the newest change counts.
+    fn merge(&mut self, more: Self) {
+        self.changes.extend(more.changes);
+        self.changes.sort_unstable_by_key(|(hash, at)| (*hash, Reverse(*at)));
+        self.changes.dedup_by_key(|(hash, _)| *hash);
+        match (&mut self.lost, more.lost) {
+            (Some((at, slots)), Some((later, more))) => {
+                *at = later.max(*at);
+                slots.iter_mut().zip(more).for_each(|(slots, more)| *slots |= more);
+            }
+            (lost, more) => *lost = lost.take().or(more),
+        }
+    }
 }
 
 /// What a view brings: who owns keys now and may not have heard of all that was written of them.
@@ -94,6 +112,7 @@ impl Core {
             return;
         }
         let topology = self.node.topology();
+        self.tell_all_postponed(&topology);
         let news = News::since(before, &topology, &self.node);
         let mut told = self.changes_to_tell(&news);
         told.extend(self.loss_to_tell(&news));
@@ -155,7 +174,7 @@ impl Core {
 
     /// Until the receiver confirms, or is not the owner any more.
     async fn tell(self: &Arc<Self>, link: &Arc<Link>, mut tidings: Tidings) {
-        let (mut pause, mut complain_at) = (TELL_PAUSE, Some(self.node.clock.now().after(TELL_PATIENCE)));
+        let (mut pause, patient_until) = (TELL_PAUSE, self.node.clock.now().after(TELL_PATIENCE));
         while self.send_tidings(link, &tidings).await.is_err() {
             tokio::time::sleep(pause).await;
             pause = (pause + pause / 8).min(TELL_PAUSE_MAX);
@@ -170,10 +189,37 @@ impl Core {
             if !is_known || tidings.changes.is_empty() && tidings.lost.is_none() {
                 return;
             }
-            if complain_at.take_if(|at| self.node.clock.now() > *at).is_some() {
-                let why =
-                    "a new owner does not hear what was written here: it may answer what is older until it is reached";
-                tracing::warn!(keyspace = self.name, peer = link.name(), "{why}");
+            if self.node.clock.now() > patient_until && !link.stands() {
+                return self.postpone(link, tidings);
+            }
+        }
+    }
+
+    /// Until the receiver is reached, or the view changes: one list for each member, however long it is and however often views change.
+    pub(super) fn postpone(self: &Arc<Self>, link: &Arc<Link>, tidings: Tidings) {
+        let why = "a new owner does not hear what was written here: it may answer what is older until it is reached";
+        tracing::warn!(keyspace = self.name, peer = link.name(), "{why}");
+        self.postponed.lock().entry(link.id()).or_default().merge(tidings);
+        // Last: a connection that is made from now on finds it.
+        if link.stands() {
+            self.tell_postponed(link.id());
+        }
+    }
+
+    /// The peer is reached again.
+    pub(crate) fn tell_postponed(self: &Arc<Self>, peer: NodeId) {
+        let Some(link) = self.node.topology().link(peer).cloned() else { return };
+        let postponed = self.postponed.lock().remove(&peer);
+        postponed.into_iter().for_each(|tidings| self.start_telling(link.clone(), tidings));
+    }
+
+    /// Others may own these keys by now.
+    fn tell_all_postponed(self: &Arc<Self>, topology: &Topology) {
+        let postponed = std::mem::take(&mut *self.postponed.lock());
+        for (peer, tidings) in postponed {
+            match topology.link(peer) {
+                Some(link) => self.start_telling(link.clone(), tidings),
+                None => self.tell_anew(tidings.changes),
             }
         }
     }
@@ -317,5 +363,25 @@ impl Core {
             let slots = topology.placement.owned_by(link.id());
             self.start_telling(link.clone(), Tidings { changes: Vec::new(), lost: Some((now, slots)) });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tidings_that_are_merged_name_each_key_once_with_its_newest_change() {
+        let of = |changes: &[(u64, u64)], lost: Option<(u64, u8)>| Tidings {
+            changes: changes.iter().map(|&(hash, at)| (hash, Moment(at))).collect(),
+            lost: lost.map(|(at, slots)| (Moment(at), vec![slots])),
+        };
+        let mut tidings = of(&[(1, 10), (2, 40)], None);
+        tidings.merge(of(&[(2, 30), (1, 20), (3, 5)], Some((7, 0b01))));
+        assert_eq!(tidings, of(&[(1, 20), (2, 40), (3, 5)], Some((7, 0b01))));
+        tidings.merge(of(&[], Some((6, 0b10))));
+        assert_eq!(tidings.lost, Some((Moment(7), vec![0b11])));
+        tidings.merge(Tidings::default());
+        assert_eq!(tidings.lost, Some((Moment(7), vec![0b11])));
     }
 }

@@ -171,6 +171,22 @@ async fn a_peer_that_is_connected_but_hangs_costs_one_hop_budget_and_then_nothin
     assert!(matches!(&deleted, Error::PeerUnavailable { peer, .. } if peer == "b"), "{deleted}");
 }
 
+/// Its copy ends with its lease at the latest, and it is told when it is reached again; the writer waits for neither.
+#[tokio::test]
+async fn a_holder_that_does_not_answer_holds_a_write_up_for_a_moment_only() {
+    let source = Counting::default();
+    let a = puppet("a", &source).await;
+    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let holder = peer("b", hung.local_addr().unwrap(), PeerState::Draining, false);
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Ready, true), holder]);
+    a.core.leases.register(a.core.hash("k"), NodeId::of("b"), a.node.clock.now(), Duration::from_secs(60));
+    let written = Instant::now();
+    a.core.put("k", Bytes::from_static(b"v"), PutOptions::new()).await.unwrap();
+    assert!(written.elapsed() < crate::node::INVALIDATION_WAIT * 4, "{:?}", written.elapsed());
+    let missed = a.core.undelivered.take(NodeId::of("b"), a.node.clock.now()).unwrap();
+    assert_eq!(missed.keys.into_keys().collect::<Vec<_>>(), [a.core.hash("k")]);
+}
+
 /// Whoever restarts has forgotten its promises, so what it gave before does not count.
 #[tokio::test]
 async fn a_hot_copy_does_not_outlive_the_incarnation_that_gave_it() {

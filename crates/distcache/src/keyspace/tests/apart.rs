@@ -236,3 +236,19 @@ async fn a_node_that_owns_nothing_comes_to_the_end_of_its_doubt() {
     until("it has heard all", || !b.node.is_in_doubt()).await;
     assert!(!crate::heal::is_untold(&a.node, NodeId::of("b")));
 }
+
+/// However often the view changes meanwhile, of each key it is told once.
+#[tokio::test]
+async fn a_member_that_is_not_reached_for_long_is_told_when_it_is() {
+    let (a, b) = writer_and_stale_owner().await;
+    a.node.adopt(vec![draining("a", a.addr, true), ready("b", nowhere(), false)]);
+    let link = a.node.topology().link(b.node.id).unwrap().clone();
+    let written = Tidings { changes: vec![(a.core.hash("k"), a.node.clock.now())], lost: None };
+    a.core.postpone(&link, written.clone());
+    a.core.postpone(&link, written.clone());
+    assert_eq!(a.core.postponed.lock().values().collect::<Vec<_>>(), [&written]);
+    a.node.adopt(vec![draining("a", a.addr, true), ready("b", b.addr, false)]);
+    a.keyspaces.reached(b.node.id);
+    until("B is told, and drops it", || b.core.lookup("k").is_none()).await;
+    assert!(a.core.postponed.lock().is_empty());
+}
