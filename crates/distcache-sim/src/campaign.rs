@@ -64,8 +64,11 @@ pub fn run(first_seed: u64, seeds: u64, size: Size) -> ExitCode {
             println!("seed {}: {} violations", setting.seed, report.violations.len());
             report.violations.iter().take(SHOWN_MAX).for_each(|found| println!("  {}", found.text));
             println!(
-                "  again: distcache-sim replay --seed {} --minutes {} --nodes {}",
-                setting.seed, size.minutes, size.nodes
+                "  again: distcache-sim replay --seed {} --minutes {} --nodes {}{}",
+                setting.seed,
+                size.minutes,
+                size.nodes,
+                if setting.only_slow_links { " --only-slow-links" } else { "" }
             );
         }
         ControlFlow::Continue(())

@@ -32,13 +32,21 @@ pub struct Setting {
     pub nodes: usize,
     pub length: Duration,
     pub without: Option<Rule>,
+    pub only_slow_links: bool,
+}
+
+impl Setting {
+    pub fn plan(self) -> Plan {
+        let plan = if self.only_slow_links { Plan::of_slow_links } else { Plan::of };
+        plan(self.seed, self.nodes, self.length)
+    }
 }
 
 /// Runs one simulation to its end.
 pub fn run(setting: Setting) -> History {
     sim_support::seed(setting.seed);
     sim_support::wall_clock_begins(WALL_CLOCK_BEGINS_MS);
-    let plan = Plan::of(setting.seed, setting.nodes, setting.length);
+    let plan = setting.plan();
     let mut cluster = Cluster::new(setting, &plan);
     cluster.run(&plan, setting.length);
     cluster.into_history()

@@ -24,25 +24,31 @@ pub fn rule_named(name: &str) -> Option<Rule> {
     Rule::ALL.into_iter().find(|rule| format!("{rule:?}").eq_ignore_ascii_case(name))
 }
 
+/// A lease that is counted from the wrong moment shows only where an answer is under way for long while its key is written.
+fn setting_without(rule: Rule, seed: u64, size: Size) -> Setting {
+    let only_slow_links = rule == Rule::LeaseFromSend;
+    Setting { without: Some(rule), only_slow_links, ..size.setting(seed) }
+}
+
 /// The first seed of five minutes that shows what happens without a rule, as `docs/consistency.md` has it. Where the engine changes
 /// another may be the first: `hunt` finds it.
 fn known_seed(rule: Rule) -> u64 {
     match rule {
         Rule::RegisterOnArrival | Rule::Hold => 1,
-        Rule::LoadFence | Rule::Detach | Rule::FetchDetach | Rule::AwaitAcks => 2,
-        Rule::HandOverFence | Rule::PeekFence => 2,
-        Rule::TellTheNext => 10,
-        Rule::Heal => 44,
-        Rule::AllWhileYoung => 48,
-        Rule::LeaseFromSend => 105,
+        Rule::LoadFence | Rule::Detach | Rule::FetchDetach | Rule::AwaitAcks | Rule::PeekFence => 2,
+        Rule::TellTheNext => 4,
+        Rule::HandOverFence | Rule::LeaseFromSend => 6,
+        Rule::AllWhileYoung => 54,
+        Rule::Heal => 65,
     }
 }
 
 /// Looks whether the seeds that are known still show what they did.
 pub fn known(size: Size) -> ExitCode {
-    let rules = Rule::ALL.into_iter().map(|rule| Setting { without: Some(rule), ..size.setting(known_seed(rule)) });
-    let seeds: BTreeSet<u64> = Rule::ALL.into_iter().map(known_seed).collect();
-    let controls = seeds.into_iter().map(|seed| size.setting(seed));
+    let without = |rule| setting_without(rule, known_seed(rule), size);
+    let rules = Rule::ALL.into_iter().map(without);
+    let runs: BTreeSet<_> = rules.clone().map(|setting| (setting.seed, setting.only_slow_links)).collect();
+    let controls = runs.into_iter().map(|(seed, only_slow_links)| Setting { only_slow_links, ..size.setting(seed) });
     let mut missed = 0;
     campaign::each(rules.chain(controls).collect(), |setting, report| {
         let is_as_known = match setting.without {
@@ -70,8 +76,7 @@ pub fn hunt(first_seed: u64, seeds: u64, only: Option<Rule>, size: Size) -> Exit
     let rules = wanted.len();
     let mut missed = 0;
     for rule in wanted {
-        let settings =
-            (first_seed..first_seed + seeds).map(|seed| Setting { without: Some(rule), ..size.setting(seed) });
+        let settings = (first_seed..first_seed + seeds).map(|seed| setting_without(rule, seed, size));
         let (mut tried, mut found) = (0, None);
         campaign::each(settings.collect(), |setting, report| {
             tried += 1;

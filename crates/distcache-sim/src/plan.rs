@@ -76,7 +76,24 @@ const FIRST_AT: Duration = Duration::from_secs(8);
 const RATE_PPM: u64 = 1_000_000;
 const RATE_OFF_PPM: u64 = 10_000;
 
+/// One link after the other, up to nearly as slow as a peer may be silent: what a lease has to allow for is under way for long.
+const SLOW_MS: std::ops::Range<u64> = 150..370;
+
 impl Plan {
+    /// Nothing but links that become slow.
+    pub fn of_slow_links(seed: u64, nodes: usize, length: Duration) -> Self {
+        let mut dice = Dice { rng: SmallRng::seed_from_u64(seed ^ 0x00DD_BA11), nodes };
+        let mut plan = Self { hop_budget: Duration::from_millis(HOP_BUDGETS_MS[1]), ..Self::of(seed, nodes, FIRST_AT) };
+        let mut at = FIRST_AT;
+        while at + Duration::from_secs(25) < length {
+            let ((a, b), latency) = (dice.pair(), dice.between(SLOW_MS.start, SLOW_MS.end));
+            let lasts = dice.between(5_000, 10_000);
+            plan.troubles.push(Trouble { at, lasts, fault: Fault::Slow { a, b, latency } });
+            at += dice.between(500, 4_000);
+        }
+        plan
+    }
+
     pub fn of(seed: u64, nodes: usize, length: Duration) -> Self {
         let mut dice = Dice { rng: SmallRng::seed_from_u64(seed ^ 0x00DD_BA11), nodes };
         let mut troubles = Vec::new();

@@ -10,7 +10,6 @@ use std::time::Duration;
 use distcache_checker::{History, Space, Violation, judge};
 
 use crate::cluster::{self, Setting};
-use crate::plan::Plan;
 
 /// Prints what was planned, faults and views, and the gets and writes of one key or of those in violations.
 pub fn replay(setting: Setting, key: Option<usize>, seconds: Range<f64>) -> ExitCode {
@@ -20,7 +19,7 @@ pub fn replay(setting: Setting, key: Option<usize>, seconds: Range<f64>) -> Exit
         Some(key) => Space::ALL.into_iter().map(|space| (space, key)).collect(),
         None => verdict.violations.iter().filter_map(key_of).collect(),
     };
-    println!("{}", Plan::of(setting.seed, setting.nodes, setting.length));
+    println!("{}", setting.plan());
     let mut lines = lines(&history, &concerned);
     lines.extend(
         verdict.violations.iter().filter_map(|violation| Some((time_of(violation)?, format!("VIOLATION {violation}")))),

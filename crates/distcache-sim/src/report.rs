@@ -106,7 +106,8 @@ pub fn report_on(setting: Setting) -> Report {
         Ok(program) => Command::new(program),
         Err(error) => return Report::broken(format!("this program cannot be started again: {error}")),
     };
-    command.arg("judge").stdin(Stdio::null()).stderr(Stdio::inherit());
+    command.arg("judge").args(setting.only_slow_links.then_some("--only-slow-links"));
+    command.stdin(Stdio::null()).stderr(Stdio::inherit());
     for (name, value) in sizes.into_iter().chain([nodes]).chain(rule) {
         command.args([name, &value]);
     }
