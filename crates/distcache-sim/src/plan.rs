@@ -229,6 +229,13 @@ mod tests {
     const LENGTH: Duration = Duration::from_secs(300);
 
     #[test]
+    fn slow_links_are_the_only_trouble_where_nothing_else_is_wanted() {
+        let plan = Plan::of_slow_links(7, 5, LENGTH);
+        assert!(plan.troubles.len() > 20);
+        assert!(plan.troubles.iter().all(|trouble| matches!(trouble.fault, Fault::Slow { .. })));
+    }
+
+    #[test]
     fn a_seed_has_one_plan_and_other_seeds_have_others() {
         assert_eq!(Plan::of(7, 5, LENGTH), Plan::of(7, 5, LENGTH));
         assert_ne!(Plan::of(7, 5, LENGTH), Plan::of(8, 5, LENGTH));
