@@ -52,7 +52,7 @@ pub fn known(size: Size) -> ExitCode {
     let mut missed = 0;
     campaign::each(rules.chain(controls).collect(), |setting, report| {
         let is_as_known = match setting.without {
-            Some(_) => report.clone().stale().is_some(),
+            Some(_) => report.stale().is_some(),
             None => report.is_clean(),
         };
         if !is_as_known {
@@ -82,7 +82,7 @@ pub fn hunt(first_seed: u64, seeds: u64, only: Option<Rule>, size: Size) -> Exit
             tried += 1;
             match report.stale() {
                 Some(violation) if report_on(Setting { without: None, ..setting }).is_clean() => {
-                    found = Some((setting.seed, violation));
+                    found = Some((setting.seed, violation.to_owned()));
                     ControlFlow::Break(())
                 }
                 _ => ControlFlow::Continue(()),

@@ -76,13 +76,14 @@ const FIRST_AT: Duration = Duration::from_secs(8);
 const RATE_PPM: u64 = 1_000_000;
 const RATE_OFF_PPM: u64 = 10_000;
 
-/// One link after the other, up to nearly as slow as a peer may be silent: what a lease has to allow for is under way for long.
+/// How slow links become where nothing else befalls a cluster: up to nearly as slow as a peer may be silent.
 const SLOW_MS: std::ops::Range<u64> = 150..370;
 
 impl Plan {
     /// Nothing but links that become slow.
     pub fn of_slow_links(seed: u64, nodes: usize, length: Duration) -> Self {
         let mut dice = Dice { rng: SmallRng::seed_from_u64(seed ^ 0x00DD_BA11), nodes };
+        // The rest is as in a run that is too short for any trouble.
         let mut plan = Self { hop_budget: Duration::from_millis(HOP_BUDGETS_MS[1]), ..Self::of(seed, nodes, FIRST_AT) };
         let mut at = FIRST_AT;
         while at + Duration::from_secs(25) < length {

@@ -12,7 +12,7 @@ use distcache_checker::{Verdict, Violation};
 use crate::cluster::Setting;
 
 /// What there is to say of one seed.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Report {
     pub ops: u64,
     pub hot_hits: u64,
@@ -25,7 +25,7 @@ pub struct Report {
 }
 
 /// A violation in words, and whether it is an answer that is too old.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Found {
     pub is_stale: bool,
     pub text: String,
@@ -55,8 +55,8 @@ impl Report {
     }
 
     /// The first answer that was too old.
-    pub fn stale(self) -> Option<String> {
-        self.violations.into_iter().find(|found| found.is_stale).map(|found| found.text)
+    pub fn stale(&self) -> Option<&str> {
+        self.violations.iter().find(|found| found.is_stale).map(|found| &*found.text)
     }
 
     fn broken(text: String) -> Self {

@@ -127,9 +127,7 @@ impl Flights {
     /// Starts a flight of this key whatever flies: what was under way is joined by nobody any more.
     pub(crate) fn begin(self: &Arc<Self>, hash: u64, key: &str, now: Stamp) -> Result<(Waiter, Ticket), Error> {
         let mut shard = self.shard(hash).lock();
-        if let Ok(flight) = shard.find_entry(hash, |flight| *flight.key == *key) {
-            flight.remove();
-        }
+        remove(&mut shard, hash, key);
         self.begin_in(&mut shard, hash, key, now)
     }
 
@@ -149,9 +147,7 @@ impl Flights {
     /// Detaches the key's flight, if there is one, and runs `change` (a store, a drop) before anything else can happen to it.
     pub(crate) fn detach<T>(&self, hash: u64, key: &str, change: impl FnOnce() -> T) -> T {
         let mut shard = self.shard(hash).lock();
-        if let Ok(flight) = shard.find_entry(hash, |flight| *flight.key == *key) {
-            flight.remove();
-        }
+        remove(&mut shard, hash, key);
         change()
     }
 
@@ -187,6 +183,13 @@ impl Flights {
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+/// The flight of a key is joined by nobody any more.
+fn remove(shard: &mut HashTable<Arc<Flight>>, hash: u64, key: &str) {
+    if let Ok(flight) = shard.find_entry(hash, |flight| *flight.key == *key) {
+        flight.remove();
     }
 }
 

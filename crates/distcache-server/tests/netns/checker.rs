@@ -15,6 +15,9 @@ mod tests;
 /// Connections that a fault broke are there again so long after it.
 const RECONNECTED: Duration = Duration::from_secs(1);
 
+/// Of the keys that are seldom read so many are there before a fault, also where one has ended a node before.
+const SELDOM_BEFORE_MIN: f64 = 0.75;
+
 /// What is promised.
 #[derive(Clone, Copy, Debug)]
 pub struct Promises {
@@ -229,6 +232,11 @@ impl<'a> Judge<'a> {
         }
         if after < before * self.promises.hits {
             self.verdict.violations.push(Violation::Cold { fault: fault.name.clone(), before, after });
+        }
+        // Else it would say nothing how many there are afterwards.
+        if seldom_before < SELDOM_BEFORE_MIN && self.history.reads.iter().any(|read| read.key >= seldom_from) {
+            let why = format!("{}: keys that are seldom read were not there before", fault.name);
+            self.verdict.violations.push(Violation::Void { why });
         }
         // Who was killed comes back with nothing.
         let is_healed = !fault.parts.is_empty();

@@ -10,7 +10,6 @@ use futures_util::future::join_all;
 use super::Core;
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
 use super::serve::in_books;
-use crate::error::Error;
 use crate::lease::{Held, Holder};
 use crate::net::Moment;
 use crate::node::INVALIDATION_WAIT;
@@ -102,9 +101,9 @@ impl Core {
             }
             Err(error) => {
                 tracing::debug!(keyspace = self.name, peer = link.name(), %error, "an invalidation was not confirmed");
-                let lease = self.node.clock.now().after(in_books(self.definition.load().lease));
+                let until = self.leases_end();
                 let undelivered =
-                    copies.iter().map(|copy| (copy.hash, copy.holder.map_or(lease, |holder| holder.until)));
+                    copies.iter().map(|copy| (copy.hash, copy.holder.map_or(until, |holder| holder.until)));
                 self.undelivered.note(link.id(), undelivered);
             }
         }
@@ -122,22 +121,23 @@ impl Core {
                     missed.keys.into_keys().for_each(|hash| told.push(&link, HeldCopy { hash, holder: None }));
                     core.send_invalidations(told, false).await;
                 }
-                Some(until) => {
-                    if core.send_drop_copies(&link, &[u8::MAX; SLOTS / 8]).await.is_err() {
-                        core.undelivered.note_any(peer, missed.keys.into_values().fold(until, Moment::max));
-                    }
-                }
+                Some(_) => core.send_drop_copies(&link, &[u8::MAX; SLOTS / 8]).await,
             }
         });
     }
 
-    /// Tells a node to drop its copies of the keys of these slots, a bit each.
-    pub(super) async fn send_drop_copies(&self, link: &Arc<Link>, slots: &[u8]) -> Result<(), Error> {
+    /// Tells a node to drop its copies of the keys of these slots, a bit each; if it cannot be told now, when it is reached again.
+    pub(super) async fn send_drop_copies(&self, link: &Arc<Link>, slots: &[u8]) {
         let request = Request::DropCopies { keyspace: self.named(), slots };
-        let dropped = link.call_done(request, INVALIDATION_WAIT).await;
-        dropped.inspect_err(
-            |error| tracing::debug!(keyspace = self.name, peer = link.name(), %error, "copies in doubt may be left"),
-        )
+        if let Err(error) = link.call_done(request, INVALIDATION_WAIT).await {
+            tracing::debug!(keyspace = self.name, peer = link.name(), %error, "copies in doubt may be left");
+            self.undelivered.note_any(link.id(), self.leases_end());
+        }
+    }
+
+    /// When leases that are given now have run out.
+    fn leases_end(&self) -> Moment {
+        self.node.clock.now().after(in_books(self.definition.load().lease))
     }
 }
 

@@ -17,7 +17,6 @@ use futures_util::future::join_all;
 use super::Core;
 use super::ask::Route;
 use super::batch::{ByPeer, FRAME_HEADER_BYTES, split};
-use super::serve::in_books;
 use crate::builder::TIMEOUT_MAX;
 use crate::changes::Change;
 use crate::error::Error;
@@ -172,7 +171,7 @@ impl Core {
         self.node.spawn_work(Box::pin(async move { core.tell(&link, tidings).await }));
     }
 
-    /// Until the receiver confirms, or is not the owner any more.
+    /// Until the receiver confirms, or is not the owner any more, or has not been reached for long.
     async fn tell(self: &Arc<Self>, link: &Arc<Link>, mut tidings: Tidings) {
         let (mut pause, patient_until) = (TELL_PAUSE, self.node.clock.now().after(TELL_PATIENCE));
         while self.send_tidings(link, &tidings).await.is_err() {
@@ -320,13 +319,7 @@ impl Core {
         self.loads.detach_older(at, is_concerned);
         self.store.remove_all_older(at, is_concerned, tokio::task::yield_now).await;
         let links: Vec<_> = self.node.topology().links().cloned().collect();
-        let told = links.iter().map(|link| async move {
-            if self.send_drop_copies(link, lost.slots).await.is_err() {
-                let lease = in_books(self.definition.load().lease);
-                self.undelivered.note_any(link.id(), self.node.clock.now().after(lease));
-            }
-        });
-        join_all(told).await;
+        join_all(links.iter().map(|link| self.send_drop_copies(link, lost.slots))).await;
     }
 
     /// Passes on, to those who hold them by this node's leave, that these keys were written elsewhere. It goes no further.

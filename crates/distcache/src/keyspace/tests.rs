@@ -145,14 +145,19 @@ async fn a_write_that_met_two_views_succeeds_once_they_agree() {
     assert_eq!(get(&a, "k").await.unwrap().value, "v");
 }
 
-/// The kernel accepts the connection; nobody ever answers on it.
+/// The kernel accepts connections to it; nobody ever answers on them, while the listener lives.
+async fn hung_peer(state: PeerState) -> (TcpListener, Peer) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let hung = peer("b", listener.local_addr().unwrap(), state, false);
+    (listener, hung)
+}
+
 #[tokio::test]
 async fn a_peer_that_is_connected_but_hangs_costs_one_hop_budget_and_then_nothing() {
     let source = Counting::default();
     let a = puppet("a", &source).await;
-    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let hung_peer = peer("b", hung.local_addr().unwrap(), PeerState::Ready, false);
-    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), hung_peer]);
+    let (_listener, hung) = hung_peer(PeerState::Ready).await;
+    a.node.adopt(vec![peer("a", a.addr, PeerState::Draining, true), hung]);
     let asked = Instant::now();
     let entries = futures_util::future::join_all((0..50).map(|n| {
         let a = &a;
@@ -176,8 +181,7 @@ async fn a_peer_that_is_connected_but_hangs_costs_one_hop_budget_and_then_nothin
 async fn a_holder_that_does_not_answer_holds_a_write_up_for_a_moment_only() {
     let source = Counting::default();
     let a = puppet("a", &source).await;
-    let hung = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let holder = peer("b", hung.local_addr().unwrap(), PeerState::Draining, false);
+    let (_listener, holder) = hung_peer(PeerState::Draining).await;
     a.node.adopt(vec![peer("a", a.addr, PeerState::Ready, true), holder]);
     a.core.leases.register(a.core.hash("k"), NodeId::of("b"), a.node.clock.now(), Duration::from_secs(60));
     let written = Instant::now();
