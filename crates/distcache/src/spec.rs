@@ -421,7 +421,8 @@ pub enum Origin {
     Peer,
     /// The source was asked, here or at the owner.
     Loaded,
-    /// The owner could not be asked, so this node asked the source; the value is kept no longer than a lease.
+    /// The owner could not be asked, so this node asked the source; the value is kept no longer than a lease. Or this node is the
+    /// owner, has become so a moment ago, and whoever was it before could not be asked; the value is not kept.
     Fallback,
 }
 

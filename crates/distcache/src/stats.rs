@@ -81,7 +81,7 @@ counts! {
     loads_not_found LoadsNotFound,
     /// Loads that failed, panicked or timed out.
     load_failures LoadFailures,
-    /// Of the loads, those made because the owner could not be asked.
+    /// Of the loads, those made because the owner could not be asked; or, where the owner is a new one, whoever owned the key before.
     fallback_loads FallbackLoads,
     /// Microseconds spent in the source, all loads together.
     load_micros LoadMicros,

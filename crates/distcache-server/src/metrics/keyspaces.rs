@@ -91,7 +91,7 @@ const MEASURES: &[Measure] = &[
     of(
         Counter,
         "distcache_fallback_loads",
-        "Keys asked of the source by this node because their owner could not be asked.",
+        "Keys asked of the source by this node because their owner, or a new owner's predecessor, could not be asked.",
         &[("", |stats| stats.fallback_loads)],
     ),
     of(

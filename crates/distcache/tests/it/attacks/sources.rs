@@ -4,10 +4,10 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use distcache::{Bytes, DataSource, Engine, Error, Fetched, Keyspace, KeyspaceSpec, SourceError};
+use distcache::{Bytes, DataSource, Engine, Error, Fetched, GetOptions, Keyspace, KeyspaceSpec, SourceError};
 use futures_util::future::join_all;
 
-use super::traffic::{self, Traffic};
+use super::traffic::{self, Traffic, is_in_owners_place};
 use super::{Siege, siege};
 use crate::harness::*;
 
@@ -86,10 +86,11 @@ impl Asylum {
     /// The same node and the same connection answer for other keys of the same keyspace.
     async fn end(self) {
         for key in self.keys("fine") {
-            assert_eq!(self.asker.get(&key).await.unwrap(), value_of(&key));
+            let entry = self.asker.get_entry(&key, GetOptions::new()).await.unwrap();
+            assert_eq!(entry.value, value_of(&key));
+            assert!(!is_in_owners_place(&self.asker, &key, entry.origin), "{key} from {:?}", entry.origin);
         }
-        let stats = self.asker.stats();
-        assert_eq!((stats.fetch_failures, stats.fallback_loads), (0, 0), "{stats:?}");
+        assert_eq!(self.asker.stats().fetch_failures, 0);
         self.traffic.end_unharmed().await;
         self.siege.assert_no_panic();
     }
