@@ -251,6 +251,12 @@ impl Driver {
 
     /// Takes over what another node knows, and says hello to those whom gossip has not met.
     fn learn(&mut self, theirs: Knowledge, now: Instant) {
+        for metadata in &theirs.others {
+            if self.parts.members.is_disputed(metadata.id, now) {
+                tracing::info!(name = metadata.name, "a node taken for dead is up elsewhere: it is told so by others");
+                self.gossip.object(theirs.me.id, metadata.id);
+            }
+        }
         let strangers: Vec<_> = std::iter::once(&theirs.me).chain(&theirs.others).map(|metadata| metadata.id).collect();
         for metadata in std::iter::once(theirs.me).chain(theirs.others) {
             self.learn_one(metadata, now);
@@ -281,7 +287,8 @@ impl Driver {
         self.gossip.fire(now);
         if self.next_round <= now {
             let members = &self.parts.members;
-            let period = if members.unknown().next().is_some() { ROUND_AFTER_CHANGE } else { ROUND_PERIOD };
+            let in_haste = members.unknown().next().is_some() || members.are_any_disputed();
+            let period = if in_haste { ROUND_AFTER_CHANGE } else { ROUND_PERIOD };
             self.next_round = now + period.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
             // Rather somebody who has said before who it is: it is reached, most likely.
             let known = members.up().filter(|addr| !members.is_unknown(*addr)).choose(&mut self.rng);

@@ -12,8 +12,11 @@ use std::num::{NonZeroU8, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use foca::{AccumulatingRuntime, Config, Foca, NoCustomBroadcast, OwnedNotification, PeriodicParams, Timer};
+use bytes::{BufMut, Bytes};
+use foca::{
+    AccumulatingRuntime, Codec as _, Config, Foca, Header, Member, Message, NoCustomBroadcast, OwnedNotification,
+    PeriodicParams, Runtime, Timer,
+};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::seq::IteratorRandom;
@@ -164,6 +167,22 @@ impl Gossip {
         self.settle(result, now);
     }
 
+    /// Says once more that somebody was taken for dead, to one member: foca does so only while it is news, and then a cut may have been in
+    /// the way. Who is alive hears of it from there, and comes back under a new identity.
+    pub(super) fn object(&mut self, to: Identity, dead: Identity) {
+        let header = Header { src: self.identity(), src_incarnation: 0, dst: to, message: Message::Gossip };
+        let mut codec = Codec::new(Arc::clone(&self.plausible));
+        let mut packet = Vec::new();
+        let encoded = codec.encode_header(&header, &mut packet).and_then(|()| {
+            packet.put_u16(1);
+            codec.encode_member(&Member::down(dead), &mut packet)
+        });
+        match encoded {
+            Ok(()) => (&mut self.runtime).send_to(to, &packet),
+            Err(error) => tracing::debug!(%error, "an objection was not sent"),
+        }
+    }
+
     /// Takes a newer identity and spreads it.
     pub(super) fn change_identity(&mut self, id: Identity, now: Instant) {
         let result = self.foca.change_identity(id, &mut self.runtime);
@@ -277,8 +296,7 @@ pub(super) mod fuzz;
 
 #[cfg(test)]
 mod tests {
-    use bytes::BufMut;
-    use foca::{Codec as _, Header, Member, Message, PostcardCodec};
+    use foca::PostcardCodec;
     use proptest::prelude::*;
 
     use super::*;
@@ -396,6 +414,21 @@ mod tests {
         assert!(large.suspect_to_down_after > SUSPICION * 2);
         assert!(large.max_transmissions > small.max_transmissions);
         assert!(Gossip::new(id(1), 100).foca.set_config(large).is_ok(), "may change while the node lives");
+    }
+
+    #[test]
+    fn who_is_objected_to_hears_of_it_from_others_and_comes_back_under_a_new_identity() {
+        let now = Instant::now();
+        let [one, two] = pair(now);
+        let mut nodes = [one, two, Gossip::new(id(3), 100)];
+        nodes[2].announce(Identity::unknown(id(1).addr), now);
+        deliver(&mut nodes, now);
+        nodes[2].object(id(1), id(2));
+        deliver(&mut nodes, now);
+        assert!(changes(&mut nodes[0]).contains(&Change::Down(id(2))));
+        nodes.iter_mut().for_each(|node| node.fire(now + PROBE_PERIOD));
+        deliver(&mut nodes, now);
+        assert!(nodes[1].identity().is_newer_than(&id(2)));
     }
 
     /// What node 2 sends, saying these things of others.

@@ -15,6 +15,8 @@ use super::member::{Identity, Metadata, Peer, PeerState};
 
 /// How long an address that is not up is remembered, and so announced to now and then.
 const LOST_REMEMBERED: Duration = Duration::from_secs(30 * 60);
+/// Whoever was taken for dead here and not elsewhere hears of it within this, if a datagram from here reaches it.
+const DISPUTED_AFTER: Duration = Duration::from_secs(2);
 
 /// What gossip says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,6 +46,10 @@ struct Slot {
     met: bool,
     /// It is in the view. It stays there while newer metadata is being fetched.
     shown: bool,
+    /// As whom it was taken for dead, while it is not up.
+    lost: Option<Identity>,
+    /// Since when others have it up under an identity that was taken for dead here.
+    disputed_since: Option<Instant>,
     changed_at: Instant,
 }
 
@@ -96,12 +102,16 @@ impl Members {
         }
         let Some(slot) = self.slot(id.addr, now) else { return };
         match change {
-            Change::Up(_) => (slot.up, slot.met) = (Some(id), true),
+            Change::Up(_) => {
+                (slot.up, slot.met) = (Some(id), true);
+                (slot.lost, slot.disputed_since) = (None, None);
+            }
             Change::Renamed(_) if slot.up.is_some() => slot.up = Some(id),
             Change::Renamed(_) => return,
             Change::Down(_) => {
                 slot.up = None;
                 slot.shown = false;
+                (slot.lost, slot.disputed_since) = (Some(id), None);
                 // Should it come back, it is asked again: it may have missed something, and so may we.
                 slot.metadata.take_if(|metadata| !metadata.id.is_newer_than(&id));
             }
@@ -126,6 +136,21 @@ impl Members {
         Learned::News
     }
 
+    /// Somebody has it up under this identity, and it has been taken for dead here under no older one: for longer than it takes to hear
+    /// that, and to come back under a new one. It cannot hear it from here, then.
+    pub(super) fn is_disputed(&mut self, id: Identity, now: Instant) -> bool {
+        let slot = self.slots.get_mut(&id.addr);
+        let Some(slot) = slot.filter(|slot| slot.lost.is_some_and(|lost| !id.is_newer_than(&lost))) else {
+            return false;
+        };
+        now.duration_since(*slot.disputed_since.get_or_insert(now)) >= DISPUTED_AFTER
+    }
+
+    /// Whether others have anybody up who was taken for dead here.
+    pub(super) fn are_any_disputed(&self) -> bool {
+        self.slots.values().any(|slot| slot.disputed_since.is_some())
+    }
+
     fn slot(&mut self, addr: SocketAddr, now: Instant) -> Option<&mut Slot> {
         if !self.slots.contains_key(&addr) && self.slots.len() >= self.slots_max {
             let away = self.slots.iter().filter(|(_, slot)| slot.up.is_none());
@@ -140,6 +165,8 @@ impl Members {
             metadata: None,
             met: false,
             shown: false,
+            lost: None,
+            disputed_since: None,
             changed_at: now,
         }))
     }
@@ -309,6 +336,20 @@ mod tests {
             assert_eq!(events, [Event::Joined(view.peers[1].clone())]);
             assert_eq!(members.unknown().count(), 0);
         }
+    }
+
+    #[test]
+    fn who_is_up_elsewhere_as_whom_it_was_taken_for_dead_here_is_disputed_after_a_while() {
+        let (mut members, dead, now) = (with_one_peer(), id(2, 5, 0), Instant::now());
+        assert!(!members.is_disputed(dead, now + DISPUTED_AFTER), "it is up here too");
+        members.apply(Change::Down(dead), now);
+        assert!(!members.are_any_disputed(), "nobody has said anything else");
+        assert!(!members.is_disputed(dead, now), "it may be on its way back");
+        assert!(members.are_any_disputed());
+        assert!(members.is_disputed(dead, now + DISPUTED_AFTER));
+        assert!(!members.is_disputed(id(2, 6, 0), now + DISPUTED_AFTER), "gossip will tell of it");
+        members.apply(Change::Up(id(2, 6, 0)), now);
+        assert!(!members.are_any_disputed() && !members.is_disputed(dead, now + DISPUTED_AFTER * 2));
     }
 
     #[test]

@@ -232,6 +232,18 @@ async fn a_split_cluster_merges_and_shares_what_was_said_meanwhile() {
     }
 }
 
+/// Each takes the other for dead, and nobody else does: they hear of it only through those who reach both.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_that_do_not_reach_each_other_see_each_other_again_after_a_cut() {
+    let nodes = five("pair").await;
+    let _pair = Cut::between(&nodes[0], &nodes[4]);
+    let cut = Cut::off(&[&nodes[4]]);
+    all_see(&nodes[..4], &names(4)).await;
+    nodes[4].sees(&["n04"]).await;
+    drop(cut);
+    all_see(&nodes, &names(5)).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn endless_changes_neither_hide_a_crash_nor_make_anybody_seem_to_leave() {
     let mut nodes = five("storm").await;

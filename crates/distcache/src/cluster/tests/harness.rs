@@ -21,26 +21,50 @@ use crate::net::wall_clock_ms;
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Nodes on different sides of a cut neither exchange datagrams nor connect.
-static CUTS: Mutex<Vec<HashSet<SocketAddr>>> = Mutex::new(Vec::new());
+static CUTS: Mutex<Vec<Sides>> = Mutex::new(Vec::new());
 
 pub(in crate::cluster) fn is_severed(a: SocketAddr, b: SocketAddr) -> bool {
-    CUTS.lock().iter().any(|side| side.contains(&a) != side.contains(&b))
+    CUTS.lock().iter().any(|sides| sides.are_apart(a, b))
+}
+
+#[derive(Clone, PartialEq)]
+enum Sides {
+    /// These, and everybody else.
+    Some(HashSet<SocketAddr>),
+    /// One here, one there; others reach both.
+    Pair(SocketAddr, SocketAddr),
+}
+
+impl Sides {
+    fn are_apart(&self, a: SocketAddr, b: SocketAddr) -> bool {
+        match self {
+            Self::Some(side) => side.contains(&a) != side.contains(&b),
+            Self::Pair(one, other) => [(a, b), (b, a)].contains(&(*one, *other)),
+        }
+    }
 }
 
 /// A partition that heals when it is dropped. Both sides must belong to the same test.
-pub(super) struct Cut(HashSet<SocketAddr>);
+pub(super) struct Cut(Sides);
 
 impl Cut {
     pub(super) fn off(nodes: &[&Node]) -> Self {
-        let side: HashSet<_> = nodes.iter().map(|node| node.cluster.me().gossip_addr).collect();
-        CUTS.lock().push(side.clone());
-        Self(side)
+        Self::begin(Sides::Some(nodes.iter().map(|node| node.addr()).collect()))
+    }
+
+    pub(super) fn between(one: &Node, other: &Node) -> Self {
+        Self::begin(Sides::Pair(one.addr(), other.addr()))
+    }
+
+    fn begin(sides: Sides) -> Self {
+        CUTS.lock().push(sides.clone());
+        Self(sides)
     }
 }
 
 impl Drop for Cut {
     fn drop(&mut self) {
-        CUTS.lock().retain(|side| *side != self.0);
+        CUTS.lock().retain(|sides| *sides != self.0);
     }
 }
 
