@@ -1,8 +1,8 @@
 //! Five nodes under a steady load, restarted one after the other: what the source and the callers notice, with a shutdown that is
-//! given time and with a kill.
+//! given time, with one that says farewell and hands nothing over, and with a kill.
 //!
 //! In reading order: [`fleet`] (the processes), [`node`] (one of them), [`callers`] (who uses it), [`origin`] (the source behind
-//! all). Both ways run one after the other, with the same callers, on nodes that begin as full as a long time would have left them.
+//! all). All ways run one after the other, with the same callers, on nodes that begin as full as a long time would have left them.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -47,16 +47,28 @@ impl Plan {
         Self { settle: seconds(15, 1), steady: seconds(30, 2), every: seconds(8, 2), grace: seconds(5, 1) }
     }
 
-    fn ways(self) -> [(&'static str, Stop); 2] {
-        [("shutdown", Stop::Shutdown { grace: self.grace }), ("kill -9", Stop::Kill)]
+    fn ways(self) -> [(&'static str, Stop); 3] {
+        let without_grace = Stop::Shutdown { grace: Duration::ZERO };
+        [("shutdown", Stop::Shutdown { grace: self.grace }), ("no grace", without_grace), ("kill -9", Stop::Kill)]
+    }
+
+    /// Loads a second from the beginning of each restart to when the next is due.
+    fn each_restart(self, from: Duration, ended: Duration, loads: &[Duration]) -> Vec<f64> {
+        let begins = (0..NODES as u32).map(|number| from + self.every * number);
+        let rate = |begin: Duration| {
+            let end = (begin + self.every).min(ended);
+            let within = loads.iter().filter(|moment| **moment >= begin && **moment < end);
+            within.count() as f64 / (end - begin).as_secs_f64()
+        };
+        begins.map(rate).collect()
     }
 }
 
 pub fn run(settings: Settings, picture: Option<PathBuf>) -> Result<Vec<Target>, BenchError> {
     let plan = Plan::of(settings);
     let mut outcomes = Vec::new();
-    for (name, stop) in plan.ways() {
-        outcomes.push(play(name, stop, plan)?);
+    for (number, (name, stop)) in plan.ways().into_iter().enumerate() {
+        outcomes.push(play(name, stop, plan, &number.to_string())?);
     }
     let mut table = Table::new(
         format!(
@@ -94,14 +106,15 @@ struct Outcome {
     restarts: Phase,
     /// From the beginning of the steady phase on.
     loads_per_second: Vec<u32>,
+    /// Loads a second of each restart.
+    each_restart: Vec<f64>,
     restarts_took: Vec<Restarted>,
     /// What errors said, and how often.
     errors: BTreeMap<String, usize>,
 }
 
-fn play(way: &'static str, stop: Stop, plan: Plan) -> Result<Outcome, BenchError> {
+fn play(way: &'static str, stop: Stop, plan: Plan, cluster: &str) -> Result<Outcome, BenchError> {
     let source = Origin::start()?;
-    let cluster = if stop == Stop::Kill { "kill" } else { "shutdown" };
     let mut fleet = Fleet::start(cluster, source.addr, CALLS_PER_SECOND)?;
     std::thread::sleep(plan.settle);
     let began = machine::uptime();
@@ -126,6 +139,7 @@ fn play(way: &'static str, stop: Stop, plan: Plan) -> Result<Outcome, BenchError
         steady: phase("steady", began, restarts_from),
         restarts: phase("restarts", restarts_from, ended),
         loads_per_second: per_second(&loads, began, ended),
+        each_restart: plan.each_restart(restarts_from, ended, &loads),
         restarts_took,
         errors,
     })
@@ -184,6 +198,11 @@ impl Outcome {
         ]
     }
 
+    /// The restart that the source noticed most, in times of the steady load.
+    fn worst_restart(&self) -> f64 {
+        self.each_restart.iter().fold(0.0, |worst: f64, loads| worst.max(*loads)) / self.steady.loads_per_second()
+    }
+
     fn print_notes(&self) {
         let middle = |time: fn(&Restarted) -> Duration| {
             let seconds: Vec<f64> = self.restarts_took.iter().map(|one| time(one).as_secs_f64()).collect();
@@ -191,6 +210,7 @@ impl Outcome {
         };
         let (leaving, away) = (middle(|one| one.leaving), middle(|one| one.away));
         println!("\n  {}: a node took {leaving:.2} s to leave and was ready {away:.2} s later (median)", self.way);
+        println!("    the restart with the most loads: {:.2}x of steady", self.worst_restart());
         let mut errors: Vec<_> = self.errors.iter().collect();
         errors.sort_unstable_by_key(|(_, count)| std::cmp::Reverse(**count));
         for (text, count) in errors.into_iter().take(ERRORS_SHOWN) {
@@ -245,6 +265,14 @@ mod tests {
     fn loads_are_counted_in_the_second_they_came_in_and_only_while_it_is_whole() {
         let loads = [after(-0.1), after(0.0), after(0.9), after(1.0), after(2.1), after(2.6)];
         assert_eq!(per_second(&loads, BEGAN - Duration::from_millis(50), after(2.5)), [2, 1]);
+    }
+
+    #[test]
+    fn each_restart_lasts_until_the_next_begins() {
+        let plan = Plan { every: Duration::from_secs(2), ..Plan::of(Settings { quick: true, markdown: false }) };
+        let loads = [after(-0.5), after(0.0), after(1.9), after(2.0), after(9.5), after(10.0)];
+        let rates = plan.each_restart(BEGAN, after(10.0), &loads);
+        assert_eq!(rates, [1.0, 0.5, 0.0, 0.0, 0.5]);
     }
 
     #[test]
