@@ -252,9 +252,9 @@ impl Driver {
     /// Takes over what another node knows, and says hello to those whom gossip has not met.
     fn learn(&mut self, theirs: Knowledge, now: Instant) {
         for metadata in &theirs.others {
-            if self.parts.members.is_disputed(metadata.id, now) {
-                tracing::info!(name = metadata.name, "a node taken for dead is up elsewhere: it is told so by others");
-                self.gossip.object(theirs.me.id, metadata.id);
+            if let Some(dead) = self.parts.members.disputed(metadata.id, now) {
+                tracing::info!(name = metadata.name, "a node taken for dead is up elsewhere: others tell it");
+                self.gossip.object(theirs.me.id, dead);
             }
         }
         let strangers: Vec<_> = std::iter::once(&theirs.me).chain(&theirs.others).map(|metadata| metadata.id).collect();

@@ -136,14 +136,14 @@ impl Members {
         Learned::News
     }
 
-    /// Somebody has it up under this identity, and it has been taken for dead here under no older one: for longer than it takes to hear
-    /// that, and to come back under a new one. It cannot hear it from here, then.
-    pub(super) fn is_disputed(&mut self, id: Identity, now: Instant) -> bool {
-        let slot = self.slots.get_mut(&id.addr);
-        let Some(slot) = slot.filter(|slot| slot.lost.is_some_and(|lost| !id.is_newer_than(&lost))) else {
-            return false;
-        };
-        now.duration_since(*slot.disputed_since.get_or_insert(now)) >= DISPUTED_AFTER
+    /// Somebody has this member up. Answers as whom it was taken for dead here, if that is the same and has been so for longer than it
+    /// takes to hear it and to come back under a new identity: it cannot hear it from here, then.
+    pub(super) fn disputed(&mut self, id: Identity, now: Instant) -> Option<Identity> {
+        let slot = self.slots.get_mut(&id.addr)?;
+        // A node whose clock was set back over a restart has an older epoch, and is another case.
+        let lost = slot.lost.filter(|lost| lost.epoch == id.epoch && !id.is_newer_than(lost))?;
+        let since = *slot.disputed_since.get_or_insert(now);
+        (now.duration_since(since) >= DISPUTED_AFTER).then_some(lost)
     }
 
     /// Whether others have anybody up who was taken for dead here.
@@ -341,15 +341,17 @@ mod tests {
     #[test]
     fn who_is_up_elsewhere_as_whom_it_was_taken_for_dead_here_is_disputed_after_a_while() {
         let (mut members, dead, now) = (with_one_peer(), id(2, 5, 0), Instant::now());
-        assert!(!members.is_disputed(dead, now + DISPUTED_AFTER), "it is up here too");
+        assert_eq!(members.disputed(dead, now + DISPUTED_AFTER), None, "it is up here too");
         members.apply(Change::Down(dead), now);
         assert!(!members.are_any_disputed(), "nobody has said anything else");
-        assert!(!members.is_disputed(dead, now), "it may be on its way back");
+        assert_eq!(members.disputed(dead, now), None, "it may be on its way back");
         assert!(members.are_any_disputed());
-        assert!(members.is_disputed(dead, now + DISPUTED_AFTER));
-        assert!(!members.is_disputed(id(2, 6, 0), now + DISPUTED_AFTER), "gossip will tell of it");
+        assert_eq!(members.disputed(dead, now + DISPUTED_AFTER), Some(dead));
+        assert_eq!(members.disputed(id(2, 6, 0), now + DISPUTED_AFTER), None, "gossip will tell of it");
+        assert_eq!(members.disputed(id(2, 4, 9), now + DISPUTED_AFTER), None, "its clock was set back");
         members.apply(Change::Up(id(2, 6, 0)), now);
-        assert!(!members.are_any_disputed() && !members.is_disputed(dead, now + DISPUTED_AFTER * 2));
+        assert_eq!(members.disputed(dead, now + DISPUTED_AFTER * 2), None);
+        assert!(!members.are_any_disputed());
     }
 
     #[test]
