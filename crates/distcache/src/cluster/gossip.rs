@@ -178,7 +178,7 @@ impl Gossip {
             codec.encode_member(&Member::down(dead), &mut packet)
         });
         match encoded {
-            Ok(()) => (&mut self.runtime).send_to(to, &packet),
+            Ok(()) => self.runtime.send_to(to, &packet),
             Err(error) => tracing::debug!(%error, "an objection was not sent"),
         }
     }
