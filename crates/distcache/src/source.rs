@@ -21,6 +21,9 @@ pub(crate) const FETCHES_AT_ONCE: usize = 32;
 /// While the nodes agree on the view, the engine calls [`fetch`](Self::fetch) for a key once at a time in the whole cluster
 /// (and anew for those who ask after a write or a clear), from a task of its own: a caller that gives up does not cancel it. A load that exceeds the keyspace's load timeout is dropped.
 ///
+/// It runs on the node's own runtime. Code that blocks (a file, a driver without async) belongs into `tokio::task::spawn_blocking`: a
+/// worker that is blocked does nothing else meanwhile, and the load timeout is noticed only afterwards.
+///
 /// ```
 /// use distcache::{DataSource, Fetched, SourceError};
 ///
