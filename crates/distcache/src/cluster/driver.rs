@@ -43,6 +43,8 @@ const ROUND_PERIOD: Duration = Duration::from_secs(10);
 const ROUND_AFTER_CHANGE: Duration = Duration::from_secs(2);
 /// Whoever is up and has not said in this time who it is may not be reached from here: others are asked what they know of it.
 const HEARSAY_AFTER: Duration = Duration::from_millis(300);
+/// Whoever was taken for dead here and not elsewhere hears of it within this, if a datagram from here reaches it.
+const DISPUTED_AFTER: Duration = Duration::from_secs(2);
 /// All members ask a newcomer for its metadata; they spread over this much for each of them.
 const SPREAD_PER_MEMBER: Duration = Duration::from_millis(1);
 const SPREAD_MAX: Duration = Duration::from_secs(1);
@@ -251,12 +253,7 @@ impl Driver {
 
     /// Takes over what another node knows, and says hello to those whom gossip has not met.
     fn learn(&mut self, theirs: Knowledge, now: Instant) {
-        for metadata in &theirs.others {
-            if let Some(dead) = self.parts.members.disputed(metadata.id, now) {
-                tracing::info!(name = metadata.name, "a node taken for dead is up elsewhere: others tell it");
-                self.gossip.object(theirs.me.id, dead);
-            }
-        }
+        theirs.others.iter().for_each(|metadata| self.settle_dispute(metadata, theirs.me.id, now));
         let strangers: Vec<_> = std::iter::once(&theirs.me).chain(&theirs.others).map(|metadata| metadata.id).collect();
         for metadata in std::iter::once(theirs.me).chain(theirs.others) {
             self.learn_one(metadata, now);
@@ -264,6 +261,16 @@ impl Driver {
         let unmet = strangers.into_iter().filter(|id| !self.is_here(id.addr));
         for id in unmet.take(ANNOUNCED_AT_ONCE_MAX).collect::<Vec<_>>() {
             self.gossip.announce(id, now);
+        }
+    }
+
+    /// Whoever was taken for dead here, and is up at `teller` for longer than it takes to hear that, cannot hear it from here.
+    fn settle_dispute(&mut self, told: &Metadata, teller: Identity, now: Instant) {
+        let Some(dispute) = self.parts.members.dispute(told.id, now) else { return };
+        self.next_round = self.next_round.min(now + DISPUTED_AFTER);
+        if now.duration_since(dispute.since) >= DISPUTED_AFTER {
+            tracing::info!(name = told.name, "a node taken for dead is up elsewhere: others tell it");
+            self.gossip.object(teller, dispute.lost);
         }
     }
 
@@ -287,8 +294,7 @@ impl Driver {
         self.gossip.fire(now);
         if self.next_round <= now {
             let members = &self.parts.members;
-            let in_haste = members.unknown().next().is_some() || members.are_any_disputed();
-            let period = if in_haste { ROUND_AFTER_CHANGE } else { ROUND_PERIOD };
+            let period = if members.unknown().next().is_some() { ROUND_AFTER_CHANGE } else { ROUND_PERIOD };
             self.next_round = now + period.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
             // Rather somebody who has said before who it is: it is reached, most likely.
             let known = members.up().filter(|addr| !members.is_unknown(*addr)).choose(&mut self.rng);

@@ -15,8 +15,6 @@ use super::member::{Identity, Metadata, Peer, PeerState};
 
 /// How long an address that is not up is remembered, and so announced to now and then.
 const LOST_REMEMBERED: Duration = Duration::from_secs(30 * 60);
-/// Whoever was taken for dead here and not elsewhere hears of it within this, if a datagram from here reaches it.
-const DISPUTED_AFTER: Duration = Duration::from_secs(2);
 
 /// What gossip says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +34,14 @@ pub(super) enum Learned {
     Outpaced {
         epoch: u64,
     },
+}
+
+/// A member that others have up, and that was taken for dead here in the same life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Dispute {
+    pub(super) lost: Identity,
+    /// When somebody said so first.
+    pub(super) since: Instant,
 }
 
 #[derive(Debug)]
@@ -136,19 +142,12 @@ impl Members {
         Learned::News
     }
 
-    /// Somebody has this member up. Answers as whom it was taken for dead here, if that is the same and has been so for longer than it
-    /// takes to hear it and to come back under a new identity: it cannot hear it from here, then.
-    pub(super) fn disputed(&mut self, id: Identity, now: Instant) -> Option<Identity> {
+    /// Somebody says that this member is up.
+    pub(super) fn dispute(&mut self, id: Identity, now: Instant) -> Option<Dispute> {
         let slot = self.slots.get_mut(&id.addr)?;
         // A node whose clock was set back over a restart has an older epoch, and is another case.
         let lost = slot.lost.filter(|lost| lost.epoch == id.epoch && !id.is_newer_than(lost))?;
-        let since = *slot.disputed_since.get_or_insert(now);
-        (now.duration_since(since) >= DISPUTED_AFTER).then_some(lost)
-    }
-
-    /// Whether others have anybody up who was taken for dead here.
-    pub(super) fn are_any_disputed(&self) -> bool {
-        self.slots.values().any(|slot| slot.disputed_since.is_some())
+        Some(Dispute { lost, since: *slot.disputed_since.get_or_insert(now) })
     }
 
     fn slot(&mut self, addr: SocketAddr, now: Instant) -> Option<&mut Slot> {
@@ -339,19 +338,17 @@ mod tests {
     }
 
     #[test]
-    fn who_is_up_elsewhere_as_whom_it_was_taken_for_dead_here_is_disputed_after_a_while() {
-        let (mut members, dead, now) = (with_one_peer(), id(2, 5, 0), Instant::now());
-        assert_eq!(members.disputed(dead, now + DISPUTED_AFTER), None, "it is up here too");
-        members.apply(Change::Down(dead), now);
-        assert!(!members.are_any_disputed(), "nobody has said anything else");
-        assert_eq!(members.disputed(dead, now), None, "it may be on its way back");
-        assert!(members.are_any_disputed());
-        assert_eq!(members.disputed(dead, now + DISPUTED_AFTER), Some(dead));
-        assert_eq!(members.disputed(id(2, 6, 0), now + DISPUTED_AFTER), None, "gossip will tell of it");
-        assert_eq!(members.disputed(id(2, 4, 9), now + DISPUTED_AFTER), None, "its clock was set back");
-        members.apply(Change::Up(id(2, 6, 0)), now);
-        assert_eq!(members.disputed(dead, now + DISPUTED_AFTER * 2), None);
-        assert!(!members.are_any_disputed());
+    fn who_is_up_elsewhere_as_whom_it_was_taken_for_dead_here_is_disputed_until_it_is_back() {
+        let (mut members, lost, since) = (with_one_peer(), id(2, 5, 0), Instant::now());
+        let later = since + Duration::from_secs(1);
+        assert_eq!(members.dispute(lost, since), None, "it is up here too");
+        members.apply(Change::Down(lost), since);
+        assert_eq!(members.dispute(lost, since), Some(Dispute { lost, since }));
+        assert_eq!(members.dispute(lost, later), Some(Dispute { lost, since }));
+        assert_eq!(members.dispute(id(2, 6, 0), later), None, "gossip will tell of it");
+        assert_eq!(members.dispute(id(2, 4, 9), later), None, "its clock was set back");
+        members.apply(Change::Up(id(2, 6, 0)), later);
+        assert_eq!(members.dispute(lost, later), None);
     }
 
     #[test]
