@@ -339,6 +339,10 @@ async fn a_hand_over_beyond_its_limit() {
     for n in 0..100 {
         things(&first).get(&format!("key-{n}")).await.unwrap();
     }
+    let hot: Vec<String> = (80..100).map(|n| format!("key-{n}")).collect();
+    for key in hot.iter().cycle().take(20 * 50) {
+        things(&first).get(key).await.unwrap();
+    }
     let second = plan.builder("n1").limits(limits()).start().await.unwrap();
     let nodes = [first, second];
     agree(&nodes).await;
@@ -349,4 +353,8 @@ async fn a_hand_over_beyond_its_limit() {
         let key = format!("key-{n}");
         assert_eq!(things(&nodes[1]).get(&key).await.unwrap(), value_of(&key));
     }
+    let moved = hot.iter().filter(|key| things(&nodes[1]).owner_of(key).unwrap().is_self);
+    let (kept, lost): (Vec<_>, Vec<_>) = moved.partition(|key| source.loads_of(key) == 1);
+    assert!(lost.is_empty() || kept.len() as u64 == taken, "{taken} were taken, of what is read the most {kept:?}");
+    assert!(!kept.is_empty());
 }
