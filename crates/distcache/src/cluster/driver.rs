@@ -35,12 +35,15 @@ use crate::trust::{Gate, Refusal};
 const RECEIVED_AT_ONCE_MAX: usize = 1024;
 /// Strangers that are announced to after one exchange or one answer of discovery.
 const ANNOUNCED_AT_ONCE_MAX: usize = 64;
+/// Members of whom one is told after one exchange that they were taken for dead here; the others are for the next.
+const OBJECTED_AT_ONCE_MAX: usize = 64;
 /// Lost members that are announced to with each answer of discovery.
 const LOST_ANNOUNCED_MAX: usize = 16;
 /// Pause between exchanges with somebody for no other reason than that it was long ago.
 const ROUND_PERIOD: Duration = Duration::from_secs(10);
-/// The same after something changed: rumours are passed on a few times only, and after a cut one may have been lost on somebody.
-const ROUND_AFTER_CHANGE: Duration = Duration::from_secs(2);
+/// The same after something changed, since rumours are passed on a few times only, and after a cut one may have been lost on somebody;
+/// and while somebody is unknown, or up elsewhere and not here.
+const ROUND_IN_TROUBLE: Duration = Duration::from_secs(2);
 /// Whoever is up and has not said in this time who it is may not be reached from here: others are asked what they know of it.
 const HEARSAY_AFTER: Duration = Duration::from_millis(300);
 /// Whoever was taken for dead here and not elsewhere hears of it within this, if a datagram from here reaches it.
@@ -253,7 +256,7 @@ impl Driver {
 
     /// Takes over what another node knows, and says hello to those whom gossip has not met.
     fn learn(&mut self, theirs: Knowledge, now: Instant) {
-        theirs.others.iter().for_each(|metadata| self.settle_dispute(metadata, theirs.me.id, now));
+        self.settle_disputes(&theirs, now);
         let strangers: Vec<_> = std::iter::once(&theirs.me).chain(&theirs.others).map(|metadata| metadata.id).collect();
         for metadata in std::iter::once(theirs.me).chain(theirs.others) {
             self.learn_one(metadata, now);
@@ -264,13 +267,17 @@ impl Driver {
         }
     }
 
-    /// Whoever was taken for dead here, and is up at `teller` for longer than it takes to hear that, cannot hear it from here.
-    fn settle_dispute(&mut self, told: &Metadata, teller: Identity, now: Instant) {
-        let Some(dispute) = self.parts.members.dispute(told.id, now) else { return };
-        self.next_round = self.next_round.min(now + DISPUTED_AFTER);
-        if now.duration_since(dispute.since) >= DISPUTED_AFTER {
-            tracing::info!(name = told.name, "a node taken for dead is up elsewhere: others tell it");
-            self.gossip.object(teller, dispute.lost);
+    /// Whoever was taken for dead here, and is up elsewhere for longer than it takes to hear that, cannot hear it from here.
+    fn settle_disputes(&mut self, theirs: &Knowledge, now: Instant) {
+        let disputes = theirs.others.iter().filter_map(|told| self.parts.members.dispute(told.id, now));
+        let disputes: Vec<_> = disputes.collect();
+        if !disputes.is_empty() {
+            self.next_round = self.next_round.min(now + ROUND_IN_TROUBLE);
+        }
+        let settled = disputes.iter().filter(|dispute| now.duration_since(dispute.since) >= DISPUTED_AFTER);
+        for dispute in settled.take(OBJECTED_AT_ONCE_MAX) {
+            tracing::info!(address = %dispute.lost.addr, teller = theirs.me.name, "a node taken for dead is up elsewhere: others tell it");
+            self.gossip.object(theirs.me.id, dispute.lost);
         }
     }
 
@@ -294,7 +301,8 @@ impl Driver {
         self.gossip.fire(now);
         if self.next_round <= now {
             let members = &self.parts.members;
-            let period = if members.unknown().next().is_some() { ROUND_AFTER_CHANGE } else { ROUND_PERIOD };
+            let is_in_trouble = members.unknown().next().is_some() || members.has_disputes(now);
+            let period = if is_in_trouble { ROUND_IN_TROUBLE } else { ROUND_PERIOD };
             self.next_round = now + period.mul_f64(0.75 + self.rng.random::<f64>() / 2.0);
             // Rather somebody who has said before who it is: it is reached, most likely.
             let known = members.up().filter(|addr| !members.is_unknown(*addr)).choose(&mut self.rng);
@@ -308,7 +316,7 @@ impl Driver {
         while let Some(change) = self.gossip.next_change() {
             self.parts.members.apply(change, now);
             self.is_dirty = true;
-            self.next_round = self.next_round.min(now + ROUND_AFTER_CHANGE);
+            self.next_round = self.next_round.min(now + ROUND_IN_TROUBLE);
         }
         for addr in self.parts.members.take_turned_away() {
             if self.parts.gate.refusals.note(Refusal::Crowded, addr.ip()) {

@@ -16,6 +16,9 @@ use super::member::{Identity, Metadata, Peer, PeerState};
 /// How long an address that is not up is remembered, and so announced to now and then.
 const LOST_REMEMBERED: Duration = Duration::from_secs(30 * 60);
 
+/// How long it counts that others have somebody up who was taken for dead here. Said again after that, it is a new dispute.
+const DISPUTE_LASTS: Duration = Duration::from_secs(30);
+
 /// What gossip says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
@@ -40,7 +43,7 @@ pub(super) enum Learned {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Dispute {
     pub(super) lost: Identity,
-    /// When somebody said so first.
+    /// When somebody said so first, not counting what is long ago.
     pub(super) since: Instant,
 }
 
@@ -113,7 +116,8 @@ impl Members {
                 (slot.lost, slot.disputed_since) = (None, None);
             }
             Change::Renamed(_) if slot.up.is_some() => slot.up = Some(id),
-            Change::Renamed(_) => return,
+            // Dead under both.
+            Change::Renamed(_) => return slot.lost = slot.lost.map(|_| id),
             Change::Down(_) => {
                 slot.up = None;
                 slot.shown = false;
@@ -147,7 +151,14 @@ impl Members {
         let slot = self.slots.get_mut(&id.addr)?;
         // A node whose clock was set back over a restart has an older epoch, and is another case.
         let lost = slot.lost.filter(|lost| lost.epoch == id.epoch && !id.is_newer_than(lost))?;
-        Some(Dispute { lost, since: *slot.disputed_since.get_or_insert(now) })
+        let since = slot.disputed_since.filter(|since| is_disputed(*since, now)).unwrap_or(now);
+        slot.disputed_since = Some(since);
+        Some(Dispute { lost, since })
+    }
+
+    /// Whether others have somebody up who was taken for dead here.
+    pub(super) fn has_disputes(&self, now: Instant) -> bool {
+        self.slots.values().any(|slot| slot.disputed_since.is_some_and(|since| is_disputed(since, now)))
     }
 
     fn slot(&mut self, addr: SocketAddr, now: Instant) -> Option<&mut Slot> {
@@ -245,6 +256,10 @@ impl Members {
 fn holds_name_rather(peer: &Peer, holder: &Peer) -> bool {
     let rank = |peer: &Peer| (peer.incarnation, peer.gossip_addr);
     !holder.is_self && rank(peer).cmp(&rank(holder)) == Ordering::Greater
+}
+
+fn is_disputed(since: Instant, now: Instant) -> bool {
+    now.duration_since(since) < DISPUTE_LASTS
 }
 
 fn difference(before: &BTreeMap<String, Peer>, after: &BTreeMap<String, Peer>) -> Vec<Event> {
@@ -345,10 +360,27 @@ mod tests {
         members.apply(Change::Down(lost), since);
         assert_eq!(members.dispute(lost, since), Some(Dispute { lost, since }));
         assert_eq!(members.dispute(lost, later), Some(Dispute { lost, since }));
+        assert!(members.has_disputes(later));
+        let long_after = since + DISPUTE_LASTS;
+        assert!(!members.has_disputes(long_after), "nobody has repeated it");
+        assert_eq!(members.dispute(lost, long_after), Some(Dispute { lost, since: long_after }));
+        assert!(members.has_disputes(long_after));
         assert_eq!(members.dispute(id(2, 6, 0), later), None, "gossip will tell of it");
         assert_eq!(members.dispute(id(2, 4, 9), later), None, "its clock was set back");
         members.apply(Change::Up(id(2, 6, 0)), later);
         assert_eq!(members.dispute(lost, later), None);
+        assert!(!members.has_disputes(later));
+    }
+
+    #[test]
+    fn who_is_dead_under_a_newer_identity_is_not_disputed_by_the_older() {
+        let (mut members, lost, newer, now) = (with_one_peer(), id(2, 5, 0), id(2, 6, 0), Instant::now());
+        members.apply(Change::Down(lost), now);
+        members.apply(Change::Renamed(newer), now);
+        assert_eq!(members.dispute(newer, now), Some(Dispute { lost: newer, since: now }));
+        members.apply(Change::Up(id(2, 7, 0)), now);
+        members.apply(Change::Renamed(id(2, 8, 0)), now);
+        assert_eq!(members.dispute(id(2, 8, 0), now), None, "it is up");
     }
 
     #[test]
