@@ -130,9 +130,12 @@ impl NodePlan {
         }
         shared.leave[self.number].notified().await;
         shared.engines.lock()[self.number] = None;
-        // As behind a load balancer: callers go elsewhere before the node does.
-        callers.shutdown().await;
+        if !self.is_varied {
+            // As behind a load balancer: callers go elsewhere before the node does.
+            callers.shutdown().await;
+        }
         engine.shutdown(Duration::from_secs(5)).await;
+        callers.shutdown().await;
         shared.note(format!("node {} has left", self.number));
         std::future::pending().await
     }

@@ -68,7 +68,7 @@ pub fn run(first_seed: u64, seeds: u64, size: Size) -> ExitCode {
                 setting.seed,
                 size.minutes,
                 size.nodes,
-                if setting.only_slow_links { " --only-slow-links" } else { "" }
+                setting.only.map(|only| format!(" {}", only.to_argument())).unwrap_or_default()
             );
         }
         ControlFlow::Continue(())

@@ -12,12 +12,12 @@ use distcache_checker::{History, NO_VIEW, Standing, bits};
 use turmoil::{Builder, Sim};
 
 use crate::callers::{NodePlan, Shared};
-use crate::plan::{Fault, Plan};
+use crate::plan::{Fault, Only, Plan};
 
 const TICK: Duration = Duration::from_millis(1);
-/// How often it is looked how the nodes stand.
 /// An owner waits for its holders' word for two of these and more.
 const WHOLE_LATENCY_MAX: Duration = Duration::from_millis(60);
+/// How often it is looked how the nodes stand.
 const LOOK_EVERY: u32 = 10;
 const LATENCY: Duration = Duration::from_millis(1);
 /// By how much a link becomes slower from one look to the next: as queues fill, so that nothing is silent meanwhile.
@@ -32,13 +32,15 @@ pub struct Setting {
     pub nodes: usize,
     pub length: Duration,
     pub without: Option<Rule>,
-    pub only_slow_links: bool,
+    pub only: Option<Only>,
 }
 
 impl Setting {
     pub fn plan(self) -> Plan {
-        let plan = if self.only_slow_links { Plan::of_slow_links } else { Plan::of };
-        plan(self.seed, self.nodes, self.length)
+        match self.only {
+            Some(only) => Plan::of_only(only, self.seed, self.nodes, self.length),
+            None => Plan::of(self.seed, self.nodes, self.length),
+        }
     }
 }
 
@@ -171,7 +173,11 @@ impl Cluster<'_> {
                     count(&mut self.cuts[a][b], begins);
                 }
             }
-            Fault::OneWay { from, to } => count(&mut self.cuts[*from][*to], begins),
+            Fault::OneWay { from, to } => {
+                for (a, b) in from.iter().flat_map(|a| to.iter().map(move |b| (*a, *b))) {
+                    count(&mut self.cuts[a][b], begins);
+                }
+            }
             Fault::Hang { node } => count(&mut self.hangs[*node], begins),
             Fault::Slow { a, b, latency } => self.slow_down(*a, *b, *latency, begins),
             Fault::Crash { node } => self.crash(*node, begins),

@@ -12,6 +12,7 @@ use distcache::sim_support::Rule;
 use crate::Size;
 use crate::campaign;
 use crate::cluster::Setting;
+use crate::plan::Only;
 use crate::report::report_on;
 
 /// All rules by name.
@@ -26,8 +27,8 @@ pub fn rule_named(name: &str) -> Option<Rule> {
 
 /// A lease that is counted from the wrong moment shows only where an answer is under way for long while its key is written.
 fn setting_without(rule: Rule, seed: u64, size: Size) -> Setting {
-    let only_slow_links = rule == Rule::LeaseFromSend;
-    Setting { without: Some(rule), only_slow_links, ..size.setting(seed) }
+    let only = (rule == Rule::LeaseFromSend).then_some(Only::SlowLinks);
+    Setting { without: Some(rule), only, ..size.setting(seed) }
 }
 
 /// The first seed of five minutes that shows what happens without a rule, as `docs/consistency.md` has it. Where the engine changes
@@ -47,8 +48,8 @@ fn known_seed(rule: Rule) -> u64 {
 pub fn known(size: Size) -> ExitCode {
     let without = |rule| setting_without(rule, known_seed(rule), size);
     let rules = Rule::ALL.into_iter().map(without);
-    let runs: BTreeSet<_> = rules.clone().map(|setting| (setting.seed, setting.only_slow_links)).collect();
-    let controls = runs.into_iter().map(|(seed, only_slow_links)| Setting { only_slow_links, ..size.setting(seed) });
+    let runs: BTreeSet<_> = rules.clone().map(|setting| (setting.seed, setting.only)).collect();
+    let controls = runs.into_iter().map(|(seed, only)| Setting { only, ..size.setting(seed) });
     let mut missed = 0;
     campaign::each(rules.chain(controls).collect(), |setting, report| {
         let is_as_known = match setting.without {

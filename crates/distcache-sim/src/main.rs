@@ -23,6 +23,7 @@ use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::cluster::Setting;
+use crate::plan::Only;
 use crate::report::Report;
 
 #[derive(Parser)]
@@ -100,15 +101,15 @@ struct Size {
     /// Nodes of the cluster, 2 to 16.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=16))]
     nodes: u64,
-    /// No other trouble than links that become slow.
-    #[arg(long)]
-    only_slow_links: bool,
+    /// No other trouble than of this kind.
+    #[arg(long, value_enum)]
+    only: Option<Only>,
 }
 
 impl Size {
     fn setting(self, seed: u64) -> Setting {
         let length = Duration::from_secs_f64((self.minutes * 60.0).max(30.0));
-        Setting { seed, nodes: self.nodes as usize, length, without: None, only_slow_links: self.only_slow_links }
+        Setting { seed, nodes: self.nodes as usize, length, without: None, only: self.only }
     }
 }
 

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use distcache_checker::LOAD_MAX;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
@@ -15,8 +16,8 @@ use rand::{RngExt, SeedableRng};
 pub enum Fault {
     /// These nodes and the others hear nothing of each other.
     Cut { side: Vec<usize> },
-    /// What `from` sends does not reach `to`.
-    OneWay { from: usize, to: usize },
+    /// What these send does not reach those.
+    OneWay { from: Vec<usize>, to: Vec<usize> },
     /// The node's process dies, and is started again at the end.
     Crash { node: usize },
     /// The node is shut down in good order, and is started again at the end.
@@ -29,6 +30,24 @@ pub enum Fault {
     SourceSlow,
     /// Many answers of the source are errors.
     SourceFails,
+}
+
+/// One kind of trouble and no other, for what only a cluster shows that is otherwise well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Only {
+    /// Links that become slow.
+    SlowLinks,
+    /// Cuts in one direction: of pairs, of one node from or to all others, of a side from the other; and now and then a node that
+    /// is started anew meanwhile.
+    OneWay,
+}
+
+impl Only {
+    /// As the command line has it.
+    pub fn to_argument(self) -> String {
+        let value = self.to_possible_value();
+        format!("--only={}", value.as_ref().map_or("", |value| value.get_name()))
+    }
 }
 
 /// A fault, when it begins and how long it lasts.
@@ -54,7 +73,8 @@ pub struct Plan {
     pub is_crowded: bool,
     /// Values expire soon, are answered for a while after, and renewed ahead.
     pub renews: bool,
-    /// Callers also ask for many keys at once, write by the calls for many, and refresh.
+    /// Callers also ask for many keys at once, write by the calls for many, and refresh; and those of a node that is shut down do
+    /// not go elsewhere before.
     pub is_varied: bool,
 }
 
@@ -80,8 +100,33 @@ const RATE_OFF_PPM: u64 = 10_000;
 const SLOW_MS: std::ops::Range<u64> = 150..370;
 
 impl Plan {
-    /// Nothing but links that become slow.
-    pub fn of_slow_links(seed: u64, nodes: usize, length: Duration) -> Self {
+    /// Nothing but one kind of trouble.
+    pub fn of_only(only: Only, seed: u64, nodes: usize, length: Duration) -> Self {
+        match only {
+            Only::SlowLinks => Self::of_slow_links(seed, nodes, length),
+            Only::OneWay => Self::of_one_way_cuts(seed, nodes, length),
+        }
+    }
+
+    fn of_one_way_cuts(seed: u64, nodes: usize, length: Duration) -> Self {
+        let mut dice = Dice { rng: SmallRng::seed_from_u64(seed ^ 0x00DD_BA11), nodes };
+        let mut plan = Self::of(seed, nodes, FIRST_AT);
+        let mut at = FIRST_AT;
+        loop {
+            let lasts = dice.between(1_000, 30_000);
+            if at + lasts + Duration::from_secs(15) > length {
+                return plan;
+            }
+            plan.troubles.push(Trouble { at, lasts, fault: dice.one_way_cut() });
+            if dice.rng.random_range(0..4) == 0 {
+                let (at, lasts) = (at + lasts.mul_f64(dice.rng.random_range(0.0..0.5)), lasts.mul_f64(0.4));
+                plan.troubles.push(Trouble { at, lasts, fault: Fault::Crash { node: dice.node() } });
+            }
+            at += lasts + dice.between(3_000, 18_000);
+        }
+    }
+
+    fn of_slow_links(seed: u64, nodes: usize, length: Duration) -> Self {
         let mut dice = Dice { rng: SmallRng::seed_from_u64(seed ^ 0x00DD_BA11), nodes };
         // The rest is as in a run that is too short for any trouble.
         let mut plan = Self { hop_budget: Duration::from_millis(HOP_BUDGETS_MS[1]), ..Self::of(seed, nodes, FIRST_AT) };
@@ -154,7 +199,7 @@ impl Dice {
             4..6 => (Fault::Cut { side: vec![self.node()] }, self.between(1_000, 15_000)),
             6..9 => {
                 let (from, to) = self.pair();
-                (Fault::OneWay { from, to }, self.between(1_000, 12_000))
+                (Fault::OneWay { from: vec![from], to: vec![to] }, self.between(1_000, 12_000))
             }
             9..12 => (Fault::Crash { node: self.node() }, self.between(100, 12_000)),
             12..14 => (Fault::Leave { node: self.node() }, self.between(6_000, 12_000)),
@@ -172,7 +217,7 @@ impl Dice {
     /// Two nodes lose each other; one of them may be started anew meanwhile.
     fn pair_cut(&mut self, at: Duration) -> Vec<Trouble> {
         let ((a, b), lasts) = (self.pair(), self.between(5_000, 90_000));
-        let one_way = |from, to| Trouble { at, lasts, fault: Fault::OneWay { from, to } };
+        let one_way = |from, to| Trouble { at, lasts, fault: Fault::OneWay { from: vec![from], to: vec![to] } };
         let mut troubles = vec![one_way(a, b), one_way(b, a)];
         if self.rng.random_range(0..2) == 0 {
             let (at, lasts) = (at + self.between(1_000, 20_000), self.between(100, 6_000));
@@ -181,8 +226,24 @@ impl Dice {
         troubles
     }
 
-    /// The nodes of a minority, or of a half.
+    /// A pair; or some nodes, and what they send to all others or what all others send them.
+    fn one_way_cut(&mut self) -> Fault {
+        if self.rng.random_range(0..4) == 0 {
+            let (from, to) = self.pair();
+            return Fault::OneWay { from: vec![from], to: vec![to] };
+        }
+        let side = self.side();
+        let others = (0..self.nodes).filter(|node| !side.contains(node)).collect();
+        let (from, to) = if self.rng.random() { (side, others) } else { (others, side) };
+        Fault::OneWay { from, to }
+    }
+
     fn cut(&mut self) -> Fault {
+        Fault::Cut { side: self.side() }
+    }
+
+    /// The nodes of a minority, or of a half.
+    fn side(&mut self) -> Vec<usize> {
         let size = self.rng.random_range(1..=self.nodes / 2);
         let mut side = Vec::new();
         while side.len() < size {
@@ -192,7 +253,7 @@ impl Dice {
             }
         }
         side.sort_unstable();
-        Fault::Cut { side }
+        side
     }
 }
 
@@ -212,7 +273,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cut { side } => write!(f, "nodes {side:?} are cut off from the others"),
-            Self::OneWay { from, to } => write!(f, "nothing of node {from} reaches node {to}"),
+            Self::OneWay { from, to } => write!(f, "nothing of nodes {from:?} reaches nodes {to:?}"),
             Self::Crash { node } => write!(f, "node {node} crashes"),
             Self::Leave { node } => write!(f, "node {node} is shut down"),
             Self::Hang { node } => write!(f, "node {node}'s network stands still"),
@@ -231,9 +292,22 @@ mod tests {
 
     #[test]
     fn slow_links_are_the_only_trouble_where_nothing_else_is_wanted() {
-        let plan = Plan::of_slow_links(7, 5, LENGTH);
+        let plan = Plan::of_only(Only::SlowLinks, 7, 5, LENGTH);
         assert!(plan.troubles.len() > 20);
         assert!(plan.troubles.iter().all(|trouble| matches!(trouble.fault, Fault::Slow { .. })));
+    }
+
+    #[test]
+    fn one_way_cuts_are_of_pairs_and_of_sides_in_either_direction() {
+        let plans = (0..20).map(|seed| Plan::of_only(Only::OneWay, seed, 5, LENGTH));
+        let troubles: Vec<_> = plans.flat_map(|plan| plan.troubles).collect();
+        let are_some = |from: usize, to: usize| {
+            let is_such =
+                |fault: &Fault| matches!(fault, Fault::OneWay { from: f, to: t } if (f.len(), t.len()) == (from, to));
+            troubles.iter().any(|trouble| is_such(&trouble.fault))
+        };
+        assert!([(1, 1), (1, 4), (4, 1), (2, 3), (3, 2)].into_iter().all(|(from, to)| are_some(from, to)));
+        assert!(troubles.iter().all(|trouble| trouble.at + trouble.lasts + Duration::from_secs(15) <= LENGTH));
     }
 
     #[test]

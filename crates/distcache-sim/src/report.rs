@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use distcache_checker::{Verdict, Violation};
 
 use crate::cluster::Setting;
+use crate::plan::Only;
 
 /// What there is to say of one seed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -106,7 +107,7 @@ pub fn report_on(setting: Setting) -> Report {
         Ok(program) => Command::new(program),
         Err(error) => return Report::broken(format!("this program cannot be started again: {error}")),
     };
-    command.arg("judge").args(setting.only_slow_links.then_some("--only-slow-links"));
+    command.arg("judge").args(setting.only.map(Only::to_argument));
     command.stdin(Stdio::null()).stderr(Stdio::inherit());
     for (name, value) in sizes.into_iter().chain([nodes]).chain(rule) {
         command.args([name, &value]);
