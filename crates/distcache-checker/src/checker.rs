@@ -646,6 +646,13 @@ mod tests {
 
     #[test]
     fn a_run_in_which_little_happened_means_nothing() {
-        assert!(judge(&history(0..1, &[get(120, 1)]), SECOND * 300).void.is_some());
+        let judged = |faults, get: Get, length| judge(&History { faults, ..history(0..1, &[get]) }, length).void;
+        let short = Duration::from_millis(20);
+        assert_eq!(judged(1, get(120, 1), short), None);
+        assert_eq!(judged(1, get(120, 1), SECOND * 300), Some("under 100 operations a second"));
+        assert_eq!(judged(0, get(120, 1), short), Some("no fault fired"));
+        let owned = Get { outcome: Ok((1, Origin::Owned)), ..get(120, 1) };
+        assert_eq!(judged(1, owned, short), Some("no hot hit"));
+        assert_eq!(judged(1, get(50, 0), short), Some("no write had returned before a get"));
     }
 }

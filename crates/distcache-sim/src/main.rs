@@ -96,7 +96,7 @@ enum Command {
 #[derive(Args, Clone, Copy)]
 struct Size {
     /// Simulated minutes of each run. In one of eight or more there is a cut of more than a minute, too.
-    #[arg(long, default_value_t = 5.0)]
+    #[arg(long, default_value_t = 5.0, value_parser = minutes)]
     minutes: f64,
     /// Nodes of the cluster, 2 to 16.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(2..=16))]
@@ -108,7 +108,7 @@ struct Size {
 
 impl Size {
     fn setting(self, seed: u64) -> Setting {
-        let length = Duration::from_secs_f64((self.minutes * 60.0).max(30.0));
+        let length = Duration::from_secs_f64(self.minutes * 60.0);
         Setting { seed, nodes: self.nodes as usize, length, without: None, only: self.only }
     }
 }
@@ -136,6 +136,12 @@ fn main() -> ExitCode {
             Err(()) => no_such_rule(),
         },
     }
+}
+
+/// In less than half a minute nothing befalls a cluster, and nobody waits for more than a day.
+fn minutes(given: &str) -> Result<f64, String> {
+    let minutes = given.parse().ok().filter(|minutes| (0.5..=1440.0).contains(minutes));
+    minutes.ok_or_else(|| "a run takes 0.5 to 1440 minutes".into())
 }
 
 /// Seconds from the beginning of the run, as `replay` prints them.

@@ -62,7 +62,8 @@ fn a_cluster_keeps_its_promises_while_its_network_and_its_nodes_fail() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path());
     sleep(WARM_UP + CALM);
-    cluster.split(vec![vec![0, 1], vec![2, 3, 4]]);
+    cluster.split("split 2|3", &[0, 1], &[2, 3, 4], Network::split);
+    cluster.split("split 2|3, one way", &[0, 1], &[2, 3, 4], Network::cut);
     cluster.one_way(0, 3);
     cluster.kill(2);
     cluster.stop(4);
@@ -74,6 +75,9 @@ fn a_cluster_keeps_its_promises_while_its_network_and_its_nodes_fail() {
         panic!("{broken} violations; the logs of the nodes are in {}", dir.keep().display());
     }
 }
+
+/// What cuts two sides, and says who does not reach whom.
+type Cut = fn(&Network, &[history::Node], &[history::Node]) -> Vec<(history::Node, history::Node)>;
 
 struct Cluster {
     network: Network,
@@ -95,24 +99,24 @@ impl Cluster {
         Self { network, nodes, load, standings, faults: Vec::new() }
     }
 
-    /// Cuts the network in two.
-    fn split(&mut self, parts: Vec<Vec<history::Node>>) {
+    /// Cuts the network in two, in both directions or one: either way neither side hears an answer of the other.
+    fn split(&mut self, name: &str, side: &[history::Node], other: &[history::Node], how: Cut) {
         let begin = self.load.now();
-        let part = |node| parts.iter().position(|part| part.contains(&node));
-        let pairs = (0..NODES).flat_map(|from| (0..NODES).map(move |to| (from, to)));
-        pairs.filter(|(from, to)| part(*from) != part(*to)).for_each(|(from, to)| self.standings.cut(from, to));
-        self.network.split(&parts);
+        for (from, to) in how(&self.network, side, other) {
+            self.standings.cut(from, to);
+        }
         sleep(SPLIT);
+        let parts = vec![side.to_vec(), other.to_vec()];
         let is_noticed = parts.iter().all(|part| part.iter().all(|node| self.sees(*node, part)));
         self.network.heal();
-        self.recover(Fault { name: "split 2|3".into(), begin, parts, is_noticed, ..Fault::default() });
+        self.recover(Fault { name: name.into(), begin, parts, is_noticed, ..Fault::default() });
     }
 
     /// One node does not hear another any more. The rest hears both, so that nobody is taken for dead.
     fn one_way(&mut self, from: history::Node, to: history::Node) {
         let begin = self.load.now();
         self.standings.cut(from, to);
-        self.network.cut(from, to);
+        self.network.cut(&[from], &[to]);
         sleep(ONE_WAY);
         let is_noticed = self.network.lost(to) > 0 && self.network.lost(from) == 0;
         self.network.heal();

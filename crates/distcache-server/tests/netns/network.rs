@@ -53,19 +53,19 @@ impl Network {
         Self { nodes }
     }
 
-    /// What `from` sends over the cluster's network does not come to `to` any more.
-    pub fn cut(&self, from: Node, to: Node) {
-        let rule = format!("add rule inet cut in iifname cluster0 ip saddr {} counter drop", cluster_ip(from));
-        inside(to, &["nft", &rule]);
+    /// What these send over the cluster's network does not come to those any more: who does not reach whom.
+    pub fn cut(&self, from: &[Node], to: &[Node]) -> Vec<(Node, Node)> {
+        let pairs: Vec<_> = from.iter().flat_map(|from| to.iter().map(move |to| (*from, *to))).collect();
+        for (from, to) in &pairs {
+            let rule = format!("add rule inet cut in iifname cluster0 ip saddr {} counter drop", cluster_ip(*from));
+            inside(*to, &["nft", &rule]);
+        }
+        pairs
     }
 
-    /// No packet passes from one part to the other.
-    pub fn split(&self, parts: &[Vec<Node>]) {
-        for (at, part) in parts.iter().enumerate() {
-            for other in parts.iter().enumerate().filter(|(other, _)| *other != at).flat_map(|(_, other)| other) {
-                part.iter().for_each(|node| self.cut(*node, *other));
-            }
-        }
+    /// No packet passes from one side to the other, nor back.
+    pub fn split(&self, side: &[Node], other: &[Node]) -> Vec<(Node, Node)> {
+        [self.cut(side, other), self.cut(other, side)].concat()
     }
 
     /// How many packets to this node were lost to cuts so far.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use distcache::{DeleteOptions, Event};
+use distcache::{DeleteOptions, Event, Limits};
 
 use crate::harness::*;
 
@@ -38,6 +38,25 @@ async fn a_node_that_joins_is_handed_what_it_owns_and_nothing_is_loaded_twice() 
         nodes[..2].iter().map(|node| things(node).stats().entries as usize).sum::<usize>() <= MANY - owned
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_owner_asks_the_last_one_before_it_asks_the_source() {
+    let source = Source::new();
+    let plan = Plan::new(&source);
+    // Too little to hand over any entry.
+    let limits = Limits { hand_over_bytes_max: 1, ..Default::default() };
+    let first = plan.builder("n0").limits(limits).start().await.unwrap();
+    read_all(&first).await;
+    let second = plan.start("n1").await;
+    let nodes = [first, second];
+    agree(&nodes).await;
+    read_all(&nodes[1]).await;
+    let (stats, loads) = (things(&nodes[1]).stats(), source.loads() as usize);
+    assert_eq!((stats.taken_over, things(&nodes[0]).stats().handed_over), (0, 0));
+    assert!(stats.peek_hits > 0);
+    // Who does not hear from the last one in time asks the source.
+    assert!(loads - MANY < stats.peek_hits as usize / 10, "{loads} loads, {} of the last owner", stats.peek_hits);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
