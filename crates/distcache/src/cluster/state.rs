@@ -116,8 +116,11 @@ impl Members {
                 (slot.lost, slot.disputed_since) = (None, None);
             }
             Change::Renamed(_) if slot.up.is_some() => slot.up = Some(id),
-            // Dead under both.
-            Change::Renamed(_) => return slot.lost = slot.lost.map(|_| id),
+            Change::Renamed(_) => {
+                // Dead under both.
+                slot.lost = slot.lost.map(|_| id);
+                return;
+            }
             Change::Down(_) => {
                 slot.up = None;
                 slot.shown = false;

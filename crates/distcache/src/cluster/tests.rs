@@ -1,4 +1,5 @@
-//! Whole clusters on the loopback, with real sockets. Conditions are awaited with a deadline, never slept for.
+//! Whole clusters on the loopback, with real sockets. Conditions are awaited with a deadline; slept is only for what cannot be
+//! observed.
 
 mod harness;
 mod liar;
