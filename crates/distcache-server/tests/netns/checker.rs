@@ -239,7 +239,7 @@ impl<'a> Judge<'a> {
             self.verdict.violations.push(Violation::Void { why });
         }
         // Who was killed comes back with nothing.
-        let is_healed = !fault.parts.is_empty();
+        let is_healed = !fault.parts.is_empty() && !fault.drops;
         if is_healed && seldom_after < seldom_before * self.promises.hits {
             let fault = format!("{}, keys that are seldom read", fault.name);
             self.verdict.violations.push(Violation::Cold { fault, before: seldom_before, after: seldom_after });

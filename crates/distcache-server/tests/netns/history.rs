@@ -75,6 +75,8 @@ pub struct Fault {
     pub unheard: Option<(Node, Node)>,
     /// The node that answered nobody.
     pub silent: Option<Node>,
+    /// Some heard during it that they were missed, from nodes that they could not ask: what they own is dropped then.
+    pub drops: bool,
     /// Whether the nodes noticed, where they had to.
     pub is_noticed: bool,
     /// How long after the end all nodes had the same view, with all of them in it.

@@ -33,6 +33,7 @@ fn split() -> History {
         parts: vec![vec![0, 1], vec![2, 3, 4]],
         unheard: None,
         silent: None,
+        drops: false,
         is_noticed: true,
         one_view_after: Some(at(1.0)),
     };
@@ -211,8 +212,9 @@ fn a_cache_that_stays_cold_is_found() {
 /// What is read all the time is there again at once, whatever was dropped.
 #[test]
 fn entries_that_a_heal_has_dropped_are_found_among_the_keys_that_are_seldom_read() {
-    let with = |is_hit: fn(u32) -> bool, is_healed: bool| {
+    let with = |is_hit: fn(u32) -> bool, is_healed: bool, drops: bool| {
         let mut history = split();
+        history.faults[0].drops = drops;
         let seldom = |second: u32| {
             let outcome = Ok(Seen { version: 1, is_hit: is_hit(second), is_copy: false });
             Read { key: PROMISES.seldom_read_from, outcome, ..read(f64::from(second), 0, 1) }
@@ -223,10 +225,11 @@ fn entries_that_a_heal_has_dropped_are_found_among_the_keys_that_are_seldom_read
         }
         violations(history, &[], &[])
     };
-    assert_eq!(with(|_| true, true), []);
-    assert!(matches!(&with(|at| at < 160, true)[..], [Violation::Cold { before: 1.0, after: 0.0, .. }]));
-    assert_eq!(with(|at| at < 160, false), [], "who was killed comes back with nothing");
-    assert!(matches!(&with(|_| false, true)[..], [Violation::Void { .. }]), "there was nothing to drop");
+    assert_eq!(with(|_| true, true, false), []);
+    assert!(matches!(&with(|at| at < 160, true, false)[..], [Violation::Cold { before: 1.0, after: 0.0, .. }]));
+    assert_eq!(with(|at| at < 160, true, true), [], "a doubt has dropped them");
+    assert_eq!(with(|at| at < 160, false, false), [], "who was killed comes back with nothing");
+    assert!(matches!(&with(|_| false, true, false)[..], [Violation::Void { .. }]), "there was nothing to drop");
 }
 
 #[test]
