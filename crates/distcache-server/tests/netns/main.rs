@@ -45,8 +45,6 @@ const WARM_UP: Duration = Duration::from_secs(6);
 /// Without a fault: enough to see that nothing is wrong then, after all that is granted is over.
 const CALM: Duration = Duration::from_secs(7);
 const SIDES: [&[history::Node]; 2] = [&[0, 1], &[2, 3, 4]];
-const SPLIT_IN_TWO: &str = "split 2|3";
-const SPLIT_ONE_WAY: &str = "split 2|3, one way";
 const SPLIT: Duration = Duration::from_secs(14);
 const ONE_WAY: Duration = Duration::from_secs(12);
 const DEAD: Duration = Duration::from_secs(4);
@@ -65,12 +63,13 @@ fn a_cluster_keeps_its_promises_while_its_network_and_its_nodes_fail() {
     let dir = tempfile::tempdir().unwrap();
     let mut cluster = Cluster::start(dir.path());
     sleep(WARM_UP + CALM);
-    cluster.split(SPLIT_IN_TWO, Network::split);
+    cluster.split(Fault { name: "split 2|3".into(), ..Fault::default() }, Network::split);
     cluster.one_way(0, 3);
     cluster.kill(2);
     cluster.stop(4);
     // The last: what is seldom read need not be there after it.
-    cluster.split(SPLIT_ONE_WAY, Network::cut);
+    let one_way = Fault { name: "split 2|3, one way".into(), drops: true, ..Fault::default() };
+    cluster.split(one_way, Network::cut);
     let history = cluster.end();
     let verdict = judge(&history, &PROMISES);
     tell(&verdict);
@@ -104,7 +103,7 @@ impl Cluster {
     }
 
     /// Cuts the network in two, in both directions or one: either way neither side hears an answer of the other.
-    fn split(&mut self, name: &str, how: Cut) {
+    fn split(&mut self, fault: Fault, how: Cut) {
         let (begin, [side, other]) = (self.load.now(), SIDES);
         for (from, to) in how(&self.network, side, other) {
             self.standings.cut(from, to);
@@ -113,8 +112,7 @@ impl Cluster {
         let parts = vec![side.to_vec(), other.to_vec()];
         let is_noticed = parts.iter().all(|part| part.iter().all(|node| self.sees(*node, part)));
         self.network.heal();
-        let drops = name == SPLIT_ONE_WAY;
-        self.recover(Fault { name: name.into(), begin, parts, drops, is_noticed, ..Fault::default() });
+        self.recover(Fault { begin, parts, is_noticed, ..fault });
     }
 
     /// One node does not hear another any more. The rest hears both, so that nobody is taken for dead.

@@ -343,18 +343,21 @@ async fn a_hand_over_beyond_its_limit() {
     for key in hot.iter().cycle().take(20 * 50) {
         things(&first).get(key).await.unwrap();
     }
-    let second = plan.builder("n1").limits(limits()).start().await.unwrap();
+    // What is named as hot, too, and loaded, would be taken for what was handed over.
+    let limits = Limits { warm_keys_max: 1, ..limits() };
+    let second = plan.builder("n1").limits(limits).start().await.unwrap();
     let nodes = [first, second];
     agree(&nodes).await;
     eventually("some are handed over", || things(&nodes[1]).stats().taken_over > 0).await;
     let taken = things(&nodes[1]).stats().taken_over;
     assert!(taken < 15, "{taken} of some fifty");
+    let is_there = |key: &String| things(&nodes[1]).cached(key).is_some();
+    let (there, missing): (Vec<_>, Vec<_>) =
+        hot.iter().filter(|key| things(&nodes[1]).owner_of(key).unwrap().is_self).partition(|key| is_there(key));
+    let is_room_used = there.len() as u64 >= taken;
+    assert!(missing.is_empty() || is_room_used, "{taken} were taken, of what is read the most {there:?}");
     for n in 0..100 {
         let key = format!("key-{n}");
         assert_eq!(things(&nodes[1]).get(&key).await.unwrap(), value_of(&key));
     }
-    let moved = hot.iter().filter(|key| things(&nodes[1]).owner_of(key).unwrap().is_self);
-    let (kept, lost): (Vec<_>, Vec<_>) = moved.partition(|key| source.loads_of(key) == 1);
-    assert!(lost.is_empty() || kept.len() as u64 == taken, "{taken} were taken, of what is read the most {kept:?}");
-    assert!(!kept.is_empty());
 }
